@@ -55,7 +55,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
 def append(folder: Path, table: pl.DataFrame) -> Path:
     """Write `table` as one more shard of `folder` and return its path."""
     buffer = io.BytesIO()
-    table.select(list(SCHEMA)).cast(SCHEMA).write_parquet(buffer, compression="zstd")
+    table.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)).write_parquet(buffer, compression="zstd")
     data = buffer.getvalue()
     path = folder / f"part-{hashlib.sha256(data).hexdigest()[:32]}{_SUFFIX}"
     write_atomic(path, data)
