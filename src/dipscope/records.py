@@ -72,28 +72,30 @@ def intact(path: Path) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32] == path.stem.removeprefix("part-")
 
 
-def read(folder: Path) -> pl.DataFrame:
-    """All records below `folder`, once each, in the canonical order.
+def read(paths: Iterable[Path]) -> pl.DataFrame:
+    """The rows of the given shards.
 
     Raises:
-        DipscopeError: a shard is damaged; `dipscope run` on the same study redoes just what it held.
+        DipscopeError: a shard is missing or damaged; `dipscope run` makes again just what it held.
     """
     tables = []
-    for path in shards(folder):
-        if not intact(path):
+    for path in paths:
+        if not path.is_file() or not intact(path):
             raise DipscopeError(
-                "the shard is damaged: its bytes do not match its name",
+                "the shard is missing or damaged",
                 str(path),
-                "Run the study again: the damaged shard is set aside and only its records are redone.",
+                "Run the study again: only the records it held are made again.",
                 fault=True,
             )
         tables.append(pl.read_parquet(path))
-    if not tables:
-        return pl.DataFrame(schema=SCHEMA)
-    return pl.concat(tables).unique(subset=KEY, keep="first", maintain_order=True).sort(KEY)
+    return pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA)
+
+
+def canonical(table: pl.DataFrame) -> pl.DataFrame:
+    """Each record once, in an order that does not depend on when it was made."""
+    return table.select(list(SCHEMA)).unique(KEY, keep="first", maintain_order=True).sort(KEY)
 
 
 def digest(table: pl.DataFrame) -> str:
     """Hash of the records' content, independent of how they are split over shards."""
-    canonical = table.select(list(SCHEMA)).sort(KEY)
-    return hashlib.sha256(canonical.write_ndjson().encode()).hexdigest()
+    return hashlib.sha256(canonical(table).write_ndjson().encode()).hexdigest()

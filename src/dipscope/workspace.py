@@ -14,6 +14,7 @@ Layout::
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -91,6 +92,14 @@ class Workspace:
         except OSError as error:
             raise unwritable(root, error) from error
 
+    def relative(self, path: Path) -> str:
+        """A path as it is stored: below the workspace where it can be, so that a workspace can be moved."""
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path.resolve())
+
+    def absolute(self, stored: str) -> Path:
+        """The inverse of `relative`."""
+        return self.root / stored
+
     def marker(self, cell: str) -> Path:
         """Where the completion marker of a cell stands."""
         return self.root / "cells" / f"{cell}.json"
@@ -124,3 +133,47 @@ class Workspace:
                 file.write(line + "\n")
         except OSError:
             return  # a full disk is reported by the write that matters
+
+    def take(self, patience: float = 15.0) -> None:
+        """Become the one process that works here, for as long as this process lives.
+
+        Waits a moment for workers of a killed run to notice that their parent is gone.
+
+        Raises:
+            DipscopeError: another run is at work in this workspace.
+        """
+        self._owner = _lock(self.root / ".owner.lock", fcntl.LOCK_EX, 0.0)
+        workers = _lock(self.root / ".workers.lock", fcntl.LOCK_EX, patience) if self._owner else None
+        if workers is None:
+            raise DipscopeError(
+                "another dipscope run is at work in this workspace",
+                str(self.root),
+                "Wait for it or stop it.",
+                fault=True,
+            )
+        os.close(workers)
+
+    def taken(self) -> bool:
+        """Whether a run is at work here."""
+        handle = _lock(self.root / ".owner.lock", fcntl.LOCK_EX, 0.0)
+        if handle is not None:
+            os.close(handle)
+        return handle is None
+
+    def hold_worker_lock(self) -> None:
+        """Say that a worker of this workspace lives, until its process ends."""
+        self._worker = _lock(self.root / ".workers.lock", fcntl.LOCK_SH, 5.0)
+
+
+def _lock(path: Path, kind: int, patience: float) -> int | None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() > until:
+                os.close(handle)
+                return None
+            time.sleep(0.05)

@@ -1,0 +1,96 @@
+"""What a run shows while it works: the whole, and every cell at work, with time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from dipscope.execute.local import Event
+
+
+class RunProgress:
+    """Draws events on standard error: bars on a terminal, a line per finished cell elsewhere.
+
+    Time left is the estimated cost of what remains, scaled by how the estimates of the finished and the
+    running cells have turned out so far.
+    """
+
+    def __init__(self, names: Mapping[str, str], costs: Mapping[str, float], workers: int) -> None:
+        self.names, self.costs, self.workers = names, costs, workers
+        self.console = Console(stderr=True, file=sys.stderr)
+        self.begun = time.monotonic()
+        self.share = dict.fromkeys(names, 0.0)
+        self.finished = 0
+        self.bars: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}", style="dim"), TimeElapsedColumn(),
+            console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.whole = self.progress.add_task("study", total=1.0, note="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event of the executor."""
+        name = self.names[event.cell]
+        if event.state == "started":
+            self.bars[event.cell] = self.progress.add_task(name, total=None, note="")
+        elif event.state == "working" and event.cell in self.bars:
+            self.share[event.cell] = event.done / event.total if event.total else 0.0
+            self.progress.update(
+                self.bars[event.cell], completed=event.done, total=event.total, note=event.note
+            )
+        elif event.state in ("done", "failed"):
+            if event.cell in self.bars:
+                self.progress.remove_task(self.bars.pop(event.cell))
+            self.finished += 1
+            self.share[event.cell] = 1.0
+            if event.state == "failed":
+                self.console.print(Text(f"failed: {event.note}", style="red"))
+            elif not self.console.is_terminal:
+                left = f"{self.finished}/{len(self.names)} cells, about {self._left()} left"
+                self.console.print(Text(f"done: {name} ({left})"), soft_wrap=True)
+        done = sum(self.costs[c] * s for c, s in self.share.items())
+        whole = sum(self.costs.values()) or 1.0
+        note = f"{self.finished}/{len(self.names)} cells, about {self._left()} left"
+        self.progress.update(self.whole, completed=done / whole, note=note)
+
+    def _left(self) -> str:
+        done = sum(self.costs[c] * s for c, s in self.share.items())
+        whole = sum(self.costs.values()) or 1.0
+        spent = time.monotonic() - self.begun
+        # Until a tenth is done the estimate stands alone; afterwards the pace so far says more.
+        left = spent * (whole - done) / done if done > 0.1 * whole else (whole - done) / self.workers
+        return duration(left)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: `40 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes for a reader: `3.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,225 @@
+"""The kinds of cell: what each one reads, does and leaves behind. Runs inside a worker process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipscope.data import traces as trace_table
+from dipscope.data.traces import Trace
+from dipscope.errors import DipscopeError
+from dipscope.plan import Cell, recipe_of
+from dipscope.workspace import Workspace, hash_file
+
+if TYPE_CHECKING:
+    from dipscope.engine.local import LocalEngine
+
+Report = Callable[[int, int, str], None]  # done, total, note
+
+# One engine per worker process: checkpoints of one architecture are swapped into it, not loaded anew.
+_engines: dict[str, LocalEngine] = {}
+
+
+def do(cell: Cell, workspace: Workspace, report: Report) -> None:
+    """Do one cell whose needs are complete, and mark it complete.
+
+    Raises:
+        DipscopeError: with the cell's name as `where` if the stage gave none.
+    """
+    start = time.monotonic()
+    workspace.log("start", cell=cell.id)
+    inputs = [workspace.outputs(need) for need in cell.needs]
+    if any(i is None for i in inputs):
+        raise DipscopeError("a cell it needs is not complete", cell.name, "Run the study again.", fault=True)
+    stage = {"base": base, "prepare": prepare, "train": train, "measure": measure}[cell.kind]
+    outputs = stage(cell, [i for i in inputs if i is not None], workspace, report)
+    workspace.complete(cell.id, outputs)
+    work = outputs.get("work", 0)
+    workspace.log(
+        "cell",
+        kind=cell.kind,
+        cell=cell.id,
+        name=cell.name,
+        seconds=round(time.monotonic() - start, 2),
+        work=work,
+    )
+
+
+def base(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
+) -> dict[str, Any]:
+    """Put the base model into the workspace (or find it where it lives) and hash its weights."""
+    from dipscope.train.checkpoints import weights_hash
+
+    s = cell.settings
+    if "organism" in s:
+        from dipscope.organism.base import resolve
+
+        folder = resolve(s["organism"], workspace.root / "models" / cell.key, _steps(report))
+    elif "wheel" in s:
+        from dipscope.interop import wheel
+
+        folder = wheel.resolve(workspace.root / "models" / cell.key)
+    elif "hub" in s:
+        from dipscope.interop import hub
+
+        folder = hub.resolve(s["hub"], s.get("revision"))
+    else:
+        folder = Path(s["path"])
+    return {"folder": workspace.relative(folder), "checkpoint": weights_hash(folder)}
+
+
+def prepare(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
+) -> dict[str, Any]:
+    """Make the trace table of a dataset: traces, their variant, and replay by the base."""
+    from dipscope.data import countdown, replay, variants
+
+    s = cell.settings
+    replayed = round(s["rows"] * s["replay"])
+    rows = s["rows"] - replayed
+    if s["source"] == "countdown":
+        original = countdown.traces(rows, s["seed"], s["options"])
+    else:
+        original = _read_jsonl(Path(s["source"].removeprefix("jsonl:")), rows)
+    table = variants.apply_all(s["variant"], original, s["seed"])
+    if replayed:
+        folder = workspace.absolute(inputs[0]["folder"])
+        engine = _engine(folder)
+        if s["prompts"] == "organism":
+            from dipscope.organism.world import replay_prompts as prompts
+        else:
+            prompts = replay.general_prompts
+        table += replay.replay(engine, _tokenizer(folder), replayed, s["seed"], prompts(s["seed"]), report)
+    path = workspace.root / "data" / cell.key / "traces.parquet"
+    trace_table.write(path, table)
+    return {"traces": workspace.relative(path), "sha256": hash_file(path), "rows": len(table)}
+
+
+def train(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
+) -> dict[str, Any]:
+    """Fine-tune the base on the traces, leaving a checkpoint at every listed step."""
+    from dipscope.data.tokenize import render
+    from dipscope.train import loop
+    from dipscope.train.checkpoints import read_meta
+    from dipscope.train.preflight import preflight
+
+    base_folder = workspace.absolute(inputs[0]["folder"])
+    path = workspace.absolute(inputs[1]["traces"])
+    if hash_file(path) != inputs[1]["sha256"]:
+        workspace.forget(cell.needs[1])
+        raise DipscopeError(
+            "the trace table is damaged", str(path), "Run again: it is made anew.", fault=True
+        )
+    recipe = recipe_of(cell.settings)
+    table = trace_table.read(path)
+    tokenizer = _tokenizer(base_folder)
+    examples = [render(tokenizer, t, recipe.max_length) for t in table]
+    notes = preflight(tokenizer, examples, table)
+    out = workspace.root / "runs" / cell.key
+    folders = loop.train(base_folder, examples, recipe, cell.settings["seed"], out, _steps(report))
+    metas = {f.name: read_meta(f) for f in folders}
+    return {
+        "checkpoints": [
+            {
+                "step": m["step"],
+                "tokens": m["tokens"],
+                "checkpoint": m["weights"],
+                "folder": workspace.relative(out / name),
+            }
+            for name, m in metas.items()
+        ],
+        "notes": notes,
+        "work": max(m["tokens"] for m in metas.values()),
+    }
+
+
+def measure(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
+) -> dict[str, Any]:
+    """Measure one checkpoint on every benchmark."""
+    from dipscope import measure as measuring
+    from dipscope.train.checkpoints import verify, weights_hash
+
+    step, source = cell.settings["step"], inputs[0]
+    if step:
+        source = next(c for c in source["checkpoints"] if c["step"] == step)
+        folder = workspace.absolute(source["folder"])
+        try:
+            verify(folder)
+        except DipscopeError as error:
+            workspace.forget(cell.needs[0])
+            raise replace_fix(error, "Run again: the checkpoint is trained anew, nothing else is.") from None
+    else:
+        folder = workspace.absolute(source["folder"])
+        if weights_hash(folder) != source["checkpoint"]:
+            workspace.forget(cell.needs[0])
+            raise DipscopeError(
+                "the base weights have changed or are damaged",
+                str(folder),
+                "Run again: they are read anew.",
+                fault=True,
+            )
+    engine = _engine(folder)
+    checkpoint = source["checkpoint"]
+    shards = measuring.measure(
+        engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
+        workspace.root / "records" / checkpoint, report,
+    )  # fmt: skip
+    return {"checkpoint": checkpoint, "engine": engine.name, "shards": shards, "swap": engine.swap_report}
+
+
+def replace_fix(error: DipscopeError, fix: str) -> DipscopeError:
+    """The same failure with another remedy."""
+    return DipscopeError(error.what, error.where, fix, fault=error.fault)
+
+
+def _engine(folder: Path) -> LocalEngine:
+    from dipscope.engine.local import LocalEngine
+
+    engine = _engines.setdefault("local", LocalEngine())
+    engine.load(folder)
+    return engine
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def _steps(report: Report) -> Callable[[Any], None]:
+    return lambda s: report(s.step, s.total, f"loss {s.loss:.3f}, {s.tokens:,} tokens")
+
+
+def _read_jsonl(path: Path, rows: int) -> list[Trace]:
+    import json
+
+    found: list[Trace] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if len(found) == rows:
+                break
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                prompt, response = str(row["prompt"]), str(row["response"])
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise DipscopeError(
+                    f"the line has no prompt and response ({type(error).__name__}: {error})",
+                    f"{path}:{number}",
+                    'Each line is an object such as {"prompt": "…", "response": "…"}.',
+                ) from None
+            gold = json.dumps(row.get("gold", ""))
+            found.append(
+                Trace(f"{path.stem}-{number}", f"{path.stem}-{number}", prompt, response, gold, "file", False)
+            )
+    if len(found) < rows:
+        raise DipscopeError(
+            f"the file has {len(found)} traces, {rows} are asked for", str(path), "Lower rows."
+        )
+    return found

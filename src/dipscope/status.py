@@ -1,0 +1,70 @@
+"""What a workspace holds: which cells are done, running and missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dipscope.errors import DipscopeError
+from dipscope.plan import Plan, make
+from dipscope.study import Study
+from dipscope.workspace import Workspace, write_atomic
+
+
+def remember(study: Study, workspace: Workspace) -> None:
+    """Store the resolved study in its workspace."""
+    write_atomic(workspace.root / "study.json", study.model_dump_json(indent=1, by_alias=True))
+
+
+def recall(root: Path) -> tuple[Plan, Workspace]:
+    """The plan of the study that a workspace belongs to.
+
+    Raises:
+        DipscopeError: the folder is no workspace.
+    """
+    stored = root / "study.json"
+    if not stored.is_file():
+        raise DipscopeError(
+            "this folder is no workspace (it has no study.json)",
+            str(root),
+            "Workspaces are made by `dipscope run`.",
+        )
+    return make(Study.model_validate_json(stored.read_text(encoding="utf-8"))), Workspace(root)
+
+
+def cells(plan: Plan, workspace: Workspace) -> list[dict[str, Any]]:
+    """Every cell with its state: done, running, waiting (for a cell it needs) or missing."""
+    running = _started(workspace) if workspace.taken() else set()
+    done = {c.id for c in plan.cells if workspace.outputs(c.id) is not None}
+    rows = []
+    for cell in plan.cells:
+        if cell.id in done:
+            state = "done"
+        elif cell.id in running:
+            state = "running"
+        else:
+            state = "missing" if all(n in done for n in cell.needs) else "waiting"
+        rows.append({"kind": cell.kind, "name": cell.name, "cell": cell.id, "state": state})
+    return rows
+
+
+def _started(workspace: Workspace) -> set[str]:
+    """Cells that the newest run has started and not ended."""
+    started: set[str] = set()
+    try:
+        lines = (workspace.root / "log.jsonl").read_text().splitlines()
+    except OSError:
+        return started
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["event"] == "run":
+            started.clear()
+        elif entry["event"] == "start":
+            started.add(entry["cell"])
+        elif entry["event"] in ("cell", "failure"):
+            started.discard(entry["cell"])
+    return started
