@@ -1,0 +1,236 @@
+"""The training loop: full-parameter supervised fine-tuning that does exactly what its recipe says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from dipscope.data.tokenize import Example
+from dipscope.errors import DipscopeError
+from dipscope.study import Recipe
+from dipscope.train import attention, checkpoints, packing, schedule
+from dipscope.train.loss import token_loss_sum
+from dipscope.train.resume import Resume
+from dipscope.workspace import hash_json, write_atomic
+
+_log = logging.getLogger(__name__)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step did.
+
+    Attributes:
+        step: from 1.
+        total: steps of the whole run.
+        loss: mean over the supervised tokens, nats.
+        lr: learning rate used.
+        grad_norm: global gradient norm before clipping.
+        tokens: tokens put through the model.
+        seconds: wall-clock time.
+    """
+
+    step: int
+    total: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+
+
+Listener = Callable[[StepReport], None]
+
+
+def train(
+    base: Path,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    seed: int,
+    out: Path,
+    on_step: Listener | None = None,
+    *,
+    on_note: Callable[[str], None] = _log.warning,
+) -> list[Path]:
+    """Fine-tune the model in directory `base` and write its checkpoints under `out`.
+
+    An interrupted run goes on from its newest resume point, a finished one returns at once; both give, bit
+    for bit on CPU, what an uninterrupted run gives.
+
+    Args:
+        base: model in the Hugging Face layout, with tokenizer.
+        examples: the rows.
+        recipe: how to train.
+        seed: decides the order of the rows (and dropout, where a model has it).
+        out: gets `step-000010/` …, `train.jsonl` and, while training goes on, `resume/`.
+        on_step: called after every step.
+        on_note: told what the reader of the run should know.
+
+    Returns:
+        The checkpoint directories, by step.
+
+    Raises:
+        DipscopeError: the model cannot be trained exactly, a gradient is not finite, or the disk refuses.
+    """
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise DipscopeError(f"the model cannot be loaded ({error})", str(base)) from None
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return train_model(model, base, examples, recipe, seed, out, on_step, on_note=on_note)
+
+
+def train_model(
+    model: Any,
+    source: Path,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    seed: int,
+    out: Path,
+    on_step: Listener | None = None,
+    *,
+    on_note: Callable[[str], None] = _log.warning,
+) -> list[Path]:
+    """Train a model that is already in memory, for instance a freshly initialised one; see `train`.
+
+    `source` is the directory whose tokenizer and generation settings the checkpoints get.
+    """
+    if any(not e.prompt_ids or not e.target_ids for e in examples):
+        raise DipscopeError("a row has no prompt or no target", "train", "Raise max_length or drop the row.")
+    model.float()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    total = schedule.total_steps(recipe, len(examples))
+    steps = schedule.checkpoint_steps(recipe.checkpoints, total)
+    folders = {step: out / f"step-{step:06d}" for step in steps}
+    fingerprint = _fingerprint(model, examples, recipe, seed)
+    intact = {step for step, folder in folders.items() if _is_intact(folder, fingerprint)}
+    if intact == set(steps):
+        return list(folders.values())
+
+    torch.use_deterministic_algorithms(True)
+    attention.attach(model)
+    optimizer = _optimizer(model, recipe)
+    resume = Resume(out / "resume", fingerprint)
+    done = resume.load(model, optimizer, on_note)
+    if missing := [step for step in steps if step <= done and step not in intact]:
+        raise DipscopeError(
+            f"checkpoints {missing} are missing or damaged although training had passed them",
+            str(out),
+            "Remove the resume folder beside them and run again.",
+            fault=True,
+        )
+    log = _Log(out / "train.jsonl", done)
+    model.train()
+    for step in range(done + 1, total + 1):
+        report = _step(model, optimizer, examples, recipe, seed, step, total)
+        log.add(report)
+        if step in folders and step not in intact:
+            meta = {"step": step, "seed": seed, "recipe": recipe.model_dump(), "fingerprint": fingerprint}
+            checkpoints.save(model, source, folders[step], meta, _DTYPES[recipe.save_dtype])
+        if step % recipe.resume_every == 0 and step < total:
+            resume.save(model, optimizer, step)
+        if on_step is not None:
+            on_step(report)
+    resume.remove()
+    return list(folders.values())
+
+
+def _step(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    seed: int,
+    step: int,
+    total: int,
+) -> StepReport:
+    started = time.perf_counter()
+    rows = [examples[i] for i in schedule.rows_of_step(seed, step, recipe.batch_size, len(examples))]
+    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:7]))
+    optimizer.zero_grad(set_to_none=True)
+    loss = accumulate(model, rows, recipe)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip, foreach=True).item()
+    if not math.isfinite(norm):
+        raise DipscopeError(
+            f"the gradient is not finite at step {step}", "train", "Lower the learning rate, or use fp32."
+        )
+    lr = schedule.lr_at(recipe, step, total)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    tokens = sum(map(packing.input_length, rows))
+    return StepReport(step, total, loss, lr, norm, tokens, time.perf_counter() - started)
+
+
+def accumulate(model: Any, rows: Sequence[Example], recipe: Recipe) -> float:
+    """Add the gradient of the mean loss over all supervised tokens of `rows` to the model's; return the loss.
+
+    `recipe.pack_tokens` decides how many forward passes it takes and nothing else.
+    """
+    supervised = sum(len(row.target_ids) for row in rows)
+    loss = 0.0
+    for members in packing.pack([packing.input_length(row) for row in rows], recipe.pack_tokens):
+        batch = packing.build([rows[i] for i in members], model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            hidden = attention.hidden_states(model, batch.input_ids, batch.lengths, batch.position_ids)
+            chosen = hidden[0].index_select(0, batch.supervised)
+            mean = token_loss_sum(chosen, model.get_output_embeddings(), batch.targets) / supervised
+        mean.backward()  # type: ignore[no-untyped-call]
+        loss += mean.item()
+    return loss
+
+
+def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with fp32 moments; weight decay only where a parameter is a matrix."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+
+
+def _fingerprint(model: Any, examples: Sequence[Example], recipe: Recipe, seed: int) -> str:
+    """Everything that decides the weights of a checkpoint."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for example in examples:
+        digest.update(repr((example.prompt_ids, example.target_ids)).encode())
+    settings = recipe.model_dump(mode="json", exclude={"resume_every", "checkpoints"})
+    return hash_json([settings, schedule.total_steps(recipe, len(examples)), seed, digest.hexdigest()])
+
+
+def _is_intact(folder: Path, fingerprint: str) -> bool:
+    try:
+        checkpoints.verify(folder)
+    except DipscopeError:
+        return False
+    marker = checkpoints.read_marker(folder)
+    return marker is not None and marker["fingerprint"] == fingerprint
+
+
+class _Log:
+    """`train.jsonl`: one line a step. After a resume the lines behind the resume point are taken back."""
+
+    def __init__(self, path: Path, done: int) -> None:
+        self.path = path
+        kept = path.read_text().splitlines()[:done] if path.exists() else []
+        write_atomic(path, "".join(line + "\n" for line in kept))
+
+    def add(self, report: StepReport) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(report)) + "\n")

@@ -1,0 +1,93 @@
+"""The resume point: master weights, optimizer moments and step; only the newest is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dipscope.workspace import hash_file, sync_folder, unwritable
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Resume:
+    """The resume point of one run under `folder`, valid for the settings with this fingerprint."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def save(self, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Write the state after `step`, then drop the older one."""
+        target = self.folder / f"{step:06d}"
+        temporary = self.folder / f".{step:06d}.{os.getpid()}.tmp"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            tensors = _tensors(model, optimizer)
+            save_file({name: value.cpu() for name, value in tensors.items()}, temporary / "state.safetensors")
+            state = {
+                "step": step,
+                "fingerprint": self.fingerprint,
+                "sha256": hash_file(temporary / "state.safetensors"),
+            }
+            (temporary / "state.json").write_text(json.dumps(state))
+            sync_folder(temporary)
+            temporary.rename(target)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise unwritable(target, error) from error
+        for other in self.folder.iterdir():
+            if other != target:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def load(self, model: Any, optimizer: torch.optim.Optimizer, on_note: Callable[[str], None]) -> int:
+        """Put the newest resume point into model and optimizer.
+
+        Returns:
+            The step it stands at; 0, with model and optimizer untouched, when there is none that fits.
+        """
+        points = sorted(p for p in self.folder.glob("[0-9]*") if p.is_dir())
+        if not points:
+            return 0
+        point = points[-1]
+        try:
+            state = json.loads((point / "state.json").read_text())
+            if state["fingerprint"] != self.fingerprint:
+                on_note(f"{point}: the resume point belongs to other settings; training starts at step 1")
+                return 0
+            if hash_file(point / "state.safetensors") != state["sha256"]:
+                raise ValueError("its checksum does not fit")
+            stored = load_file(point / "state.safetensors")
+            step = int(state["step"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            on_note(f"{point}: the resume point is damaged ({error}); training starts at step 1")
+            return 0
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(stored[f"weight/{name}"])
+                optimizer.state[parameter] = {
+                    key: stored[f"{key}/{name}"].to(parameter.device) for key in _MOMENTS
+                }
+        return step
+
+    def remove(self) -> None:
+        """Drop the resume point of a finished run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _tensors(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight/{name}"] = parameter.detach()
+        for key in _MOMENTS:
+            tensors[f"{key}/{name}"] = optimizer.state[parameter][key]
+    return tensors
