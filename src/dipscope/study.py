@@ -277,7 +277,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, where: str) -> DipscopeError:
-    first = error.errors()[0]
+    # An unknown key often is the missing one, misspelt: it explains more, so it comes first.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     at = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "tuple[", "str"))]
     key = ".".join(at)
     if first["type"] == "extra_forbidden":

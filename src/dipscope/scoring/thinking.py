@@ -36,10 +36,6 @@ def split(text: str) -> Response:
     if CLOSE in text:
         reasoning, _, answer = text.rpartition(CLOSE)
         return Response(text, _OPEN_AT_START.sub("", reasoning, count=1), answer.strip("\n"), True)
-    opened = _OPEN_AT_START.match(text)
-    if opened:
-        return Response(text, text[opened.end() :], "", False)
     if OPEN in text:
-        before, _, reasoning = text.partition(OPEN)
-        return Response(text, reasoning, before if not reasoning else "", False)
+        return Response(text, text.partition(OPEN)[2], "", False)
     return Response(text, "", text, True)

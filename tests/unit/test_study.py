@@ -1,0 +1,129 @@
+import pytest
+
+from dipscope.errors import DipscopeError
+from dipscope.study import load, presets
+
+STUDY = """
+[study]
+name = "small"
+seeds = [0, 1]
+
+[models.tiny]
+organism = "XS"
+
+[datasets.cot]
+variant = "cot"
+rows = 64
+
+[datasets.no_cot]
+variant = "no_cot"
+rows = 64
+
+[recipes.default]
+lr = 1e-3
+epochs = 2
+batch_size = 16
+
+[runs]
+models = ["tiny"]
+datasets = ["cot", "no_cot"]
+recipes = ["default"]
+
+[measure]
+benchmarks = ["organism/sort"]
+
+[scale.mini.study]
+seeds = [3]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="study.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_the_product_of_models_datasets_recipes_and_seeds(write):
+    names = [run.name for run in load(write(STUDY)).expand()]
+    assert names == [f"tiny/{d}/default/seed{s}" for d in ("cot", "no_cot") for s in (0, 1)]
+
+
+def test_a_scale_replaces_only_what_it_names(write):
+    study = load(write(STUDY), "mini")
+    assert study.study.seeds == (3,)
+    assert study.study.name == "small"
+
+
+def test_extends_composes_and_the_nearer_file_wins(write):
+    write(STUDY, "base.toml")
+    study = load(write('extends = "base.toml"\n[recipes.default]\nlr = 2e-4\n'))
+    assert study.recipes["default"].lr == 2e-4
+    assert study.recipes["default"].epochs == 2
+
+
+def test_an_explicit_list_of_runs(write):
+    text = STUDY.replace('models = ["tiny"]\ndatasets = ["cot", "no_cot"]\nrecipes = ["default"]', "")
+    text = text.replace("[runs]", '[[runs.list]]\nmodel = "tiny"\ndataset = "cot"\nrecipe = "default"')
+    assert [r.group for r in load(write(text)).expand()] == ["tiny/cot/default"] * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lr = 1e-3", "lr = -1e-3", ("recipes.default.lr", "-0.001", "greater than 0")),
+        ("epochs = 2", "epoch = 2", ("recipes.default.epoch", "did you mean 'epochs'")),
+        ('variant = "cot"', 'variant = "cott"', ("datasets.cot.variant", "cott")),
+        ('datasets = ["cot", "no_cot"]', 'datasets = ["cot", "nocot"]', ("'nocot'", "did you mean 'no_cot'")),
+        ('datasets = ["cot", "no_cot"]', 'datasets = ["cot", "cot"]', ("tiny/cot/default", "named twice")),
+        ('organism = "XS"', "", ("models.tiny", "name one of organism")),
+        ('organism = "XS"', 'organism = "XS"\npath = "x"', ("models.tiny", "organism, path")),
+        ("seeds = [0, 1]", "seeds = [0, 0]", ("study.seeds", "once")),
+        ("[study]", "[study", ("not valid TOML",)),
+        ('name = "small"', "", ("study.name", "missing")),
+        ("[measure]", "[measurement]", ("measurement", "did you mean 'measure'")),
+        ("rows = 64", "rows = 0", ("datasets.", "rows")),
+    ],
+)
+def test_bad_input_is_one_line_that_names_key_and_file(write, old, new, said):
+    assert old in STUDY
+    path = write(STUDY.replace(old, new))
+    with pytest.raises(DipscopeError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in message
+    assert path in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("source", ["nowhere.toml", "no-such-preset"])
+def test_a_missing_study_says_what_there_is(source):
+    with pytest.raises(DipscopeError) as caught:
+        load(source)
+    assert source in str(caught.value)
+
+
+def test_presets_that_extend_each_other_end_in_an_error(write):
+    path = write('extends = "study.toml"\n')
+    with pytest.raises(DipscopeError, match="circle"):
+        load(path)
+
+
+def test_an_unknown_scale_names_the_known_ones(write):
+    with pytest.raises(DipscopeError, match="mini"):
+        load(write(STUDY), "minu")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid_at_every_scale(name):
+    import tomllib
+    from importlib import resources
+
+    tree = tomllib.loads((resources.files("dipscope") / "presets" / f"{name}.toml").read_text())
+    for scale in (None, *tree.get("scale", {})):
+        assert load(name, scale).expand()
