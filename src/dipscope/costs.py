@@ -7,6 +7,7 @@ workspace already holds finished cells of the same kind and model, their measure
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -148,9 +149,8 @@ def _mean_row(settings: dict[str, Any]) -> int:
     if settings["source"] != "countdown":
         path = Path(settings["source"].removeprefix("jsonl:"))
         return max(1, round(path.stat().st_size / max(1, path.read_bytes().count(b"\n")) / 4))
-    some = variants.apply_all(
-        settings["variant"], countdown.traces(32, settings["seed"], settings["options"]), settings["seed"]
-    )
+    originals = countdown.traces(32, settings["seed"], settings["options"])
+    some = [variants.apply(settings["variant"], t, random.Random(0)) for t in originals]
     return round(sum(len(re.findall(r"\w+|[^\w\s]|\n", t.prompt + t.response)) + 4 for t in some) / len(some))
 
 

@@ -13,10 +13,16 @@ from dipscope.workspace import Workspace, hash_file
 def heal(plan: Plan, workspace: Workspace) -> list[str]:
     """Check the outputs of every complete cell; say what was found damaged.
 
-    Shards and traces are hashed. Of checkpoints the files' presence and sizes are checked here; their bytes
-    are hashed when they are next loaded, since reading all weights at every start would cost minutes.
+    Shards and traces are hashed. Of checkpoints the bytes are hashed where a measurement is still to be made
+    from them; of the others only presence is checked, since reading all weights at every start would cost
+    minutes.
     """
     notes = []
+    needed = {
+        (cell.needs[0], cell.settings["step"])
+        for cell in plan.cells
+        if cell.kind == "measure" and workspace.outputs(cell.id) is None
+    }
     for cell in plan.cells:
         outputs = workspace.outputs(cell.id)
         if outputs is None:
@@ -28,7 +34,11 @@ def heal(plan: Plan, workspace: Workspace) -> list[str]:
             path = workspace.absolute(outputs["traces"])
             bad = [] if path.is_file() and hash_file(path) == outputs["sha256"] else [path]
         elif cell.kind == "train":
-            bad = [f for c in outputs["checkpoints"] if not _present(f := workspace.absolute(c["folder"]))]
+            bad = [
+                folder
+                for c in outputs["checkpoints"]
+                if not _sound(folder := workspace.absolute(c["folder"]), (cell.id, c["step"]) in needed)
+            ]
         else:
             folder = workspace.absolute(outputs["folder"])
             bad = [] if (folder / "config.json").is_file() else [folder]
@@ -45,10 +55,13 @@ def _whole(path: Path) -> bool:
     return path.is_file() and records.intact(path)
 
 
-def _present(folder: Path) -> bool:
-    from dipscope.train.checkpoints import sizes_match
+def _sound(folder: Path, thoroughly: bool) -> bool:
+    from dipscope.train import checkpoints
 
     try:
-        return sizes_match(folder)
+        if thoroughly:
+            checkpoints.verify(folder)
+        marker = checkpoints.read_marker(folder)
     except (OSError, DipscopeError):
         return False
+    return marker is not None and all((folder / name).is_file() for name in marker["files"])

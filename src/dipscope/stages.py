@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from dipscope.data import traces as trace_table
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.plan import Cell, recipe_of
+from dipscope.study import Recipe
 from dipscope.workspace import Workspace, hash_file
 
 if TYPE_CHECKING:
+    from dipscope.data.tokenize import Example
     from dipscope.engine.local import LocalEngine
 
 Report = Callable[[int, int, str], None]  # done, total, note
@@ -84,7 +87,7 @@ def prepare(
         original = countdown.traces(rows, s["seed"], s["options"])
     else:
         original = _read_jsonl(Path(s["source"].removeprefix("jsonl:")), rows)
-    table = variants.apply_all(s["variant"], original, s["seed"])
+    table = [variants.apply(s["variant"], t, random.Random(f"{s['seed']}:{t.id}")) for t in original]
     if replayed:
         folder = workspace.absolute(inputs[0]["folder"])
         engine = _engine(folder)
@@ -104,7 +107,7 @@ def train(
     """Fine-tune the base on the traces, leaving a checkpoint at every listed step."""
     from dipscope.data.tokenize import render
     from dipscope.train import loop
-    from dipscope.train.checkpoints import read_meta
+    from dipscope.train.checkpoints import read_marker
     from dipscope.train.preflight import preflight
 
     base_folder = workspace.absolute(inputs[0]["folder"])
@@ -121,20 +124,30 @@ def train(
     notes = preflight(tokenizer, examples, table)
     out = workspace.root / "runs" / cell.key
     folders = loop.train(base_folder, examples, recipe, cell.settings["seed"], out, _steps(report))
-    metas = {f.name: read_meta(f) for f in folders}
-    return {
-        "checkpoints": [
-            {
-                "step": m["step"],
-                "tokens": m["tokens"],
-                "checkpoint": m["weights"],
-                "folder": workspace.relative(out / name),
-            }
-            for name, m in metas.items()
-        ],
-        "notes": notes,
-        "work": max(m["tokens"] for m in metas.values()),
-    }
+    seen = _supervised(examples, recipe, cell.settings["seed"], cell.settings["steps"])
+    checkpoints = []
+    for folder, step in zip(folders, cell.settings["steps"], strict=True):
+        marker = read_marker(folder) or {}
+        place = workspace.relative(folder)
+        checkpoints.append(
+            {"step": step, "tokens": seen[step], "checkpoint": marker["weights"], "folder": place}
+        )
+    return {"checkpoints": checkpoints, "notes": notes, "work": max(seen.values())}
+
+
+def _supervised(
+    examples: Sequence[Example], recipe: Recipe, seed: int, steps: Sequence[int]
+) -> dict[int, int]:
+    """Supervised tokens that a run has learned from by each of `steps`."""
+    from dipscope.train.schedule import rows_of_step
+
+    seen, total = {}, 0
+    for step in range(1, max(steps) + 1):
+        rows = rows_of_step(seed, step, recipe.batch_size, len(examples))
+        total += sum(len(examples[row].target_ids) for row in rows)
+        if step in steps:
+            seen[step] = total
+    return seen
 
 
 def measure(
