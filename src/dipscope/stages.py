@@ -92,7 +92,7 @@ def prepare(
         folder = workspace.absolute(inputs[0]["folder"])
         engine = _engine(folder)
         if s["prompts"] == "organism":
-            from dipscope.organism.world import replay_prompts as prompts
+            from dipscope.organism.prompts import replay_prompts as prompts
         else:
             prompts = replay.general_prompts
         table += replay.replay(engine, _tokenizer(folder), replayed, s["seed"], prompts(s["seed"]), report)
