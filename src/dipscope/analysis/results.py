@@ -9,6 +9,7 @@ Claim = Literal["supported", "contradicted", "inconclusive", "not tested"]
 ShapeLabel = Literal[
     "dip-and-recover",
     "dip-and-overshoot",
+    "partial-recovery",
     "fall-and-stay",
     "rise",
     "rise-then-fall",
@@ -67,7 +68,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a curve is called after the test, and the quantities behind it (score units, paired items)."""
+    """What a curve is called after the test, and the quantities behind it (score units, paired items).
+
+    `p_dip_completed` repeats the dip test among responses that ended by themselves. `recovered`: the end is
+    not below the base by the margin or more (non-inferiority). `trough_range` is the bootstrap range of the
+    trough's step. `p_hump` tests rise-then-fall. `no_dip`: a dip of the margin or more is excluded.
+    """
 
     label: ShapeLabel
     p_dip: float
@@ -79,6 +85,10 @@ class Shape:
     recovery: Estimate | None
     net: Estimate
     small_n: bool
+    recovered: bool = False
+    trough_range: tuple[int, int] | None = None
+    p_hump: float = 1.0
+    no_dip: bool = False
 
 
 @dataclass(frozen=True)
