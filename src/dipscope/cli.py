@@ -171,7 +171,6 @@ def _run(study: str, scale: str | None, workspace: Path | None, workers: int | N
     from dipscope.conclude import conclude, findings_json
     from dipscope.execute import local
     from dipscope.progress import RunProgress
-    from dipscope.report import terminal
     from dipscope.workspace import Workspace
 
     spec, made, root = _load(study, scale, workspace)
@@ -191,6 +190,8 @@ def _run(study: str, scale: str | None, workspace: Path | None, workers: int | N
             local.run(made.cells, at, number, progress)
     analysis, page, computed = conclude(made, at)
     if computed or total.complete < total.cells:
+        from dipscope.report import terminal
+
         terminal.show(analysis, Console(stderr=json_))
     else:
         print("Nothing to do: every cell is complete and the page is current.", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def prepare(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
     """Make the trace table of a dataset: traces, their variant, and replay by the base."""
-    from dipscope.data import countdown, replay, variants
+    from dipscope.data import countdown, variants
 
     s = cell.settings
     replayed = round(s["rows"] * s["replay"])
@@ -89,6 +90,8 @@ def prepare(
         original = _read_jsonl(Path(s["source"].removeprefix("jsonl:")), rows)
     table = [variants.apply(s["variant"], t, random.Random(f"{s['seed']}:{t.id}")) for t in original]
     if replayed:
+        from dipscope.data import replay
+
         folder = workspace.absolute(inputs[0]["folder"])
         engine = _engine(folder)
         if s["prompts"] == "organism":
@@ -182,7 +185,7 @@ def measure(
         engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
         workspace.root / "records" / checkpoint, report,
     )  # fmt: skip
-    return {"checkpoint": checkpoint, "engine": engine.name, "shards": shards, "swap": engine.swap_report}
+    return {"checkpoint": checkpoint, "engine": engine.name, "shards": shards, "swap": asdict(engine.swap_report)}
 
 
 def replace_fix(error: DipscopeError, fix: str) -> DipscopeError:
