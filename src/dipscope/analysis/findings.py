@@ -20,7 +20,7 @@ from dipscope.analysis.ledger import (
 from dipscope.analysis.lengths import length_findings
 from dipscope.analysis.panel import Group, Selection, select
 from dipscope.analysis.results import Claim, Estimate, Finding, Shape
-from dipscope.stats.bands import JointMeans, band, joint_means, sup_t
+from dipscope.stats.bands import JointMeans, band, joint_means, max_test, sup_t
 from dipscope.stats.paired import Contrast, holm
 
 _MIN_PAIRED = 20
@@ -170,7 +170,7 @@ def captured_format(ctx: Context) -> list[Finding]:
                 cases.append((group, domain, *pair))
     if not cases:
         needs = "benchmarks measured by generation and by the likelihood of options, at two checkpoints"
-        return [not_tested("captured-format", claim, needs, figure="probes")]
+        return [not_tested("captured-format", claim, needs)]
     spec = ctx.spec
     falls = holm([fall for *_, fall, _, _, _ in cases])
     kept = holm([c.p for *_, c, _, _ in cases])
@@ -233,14 +233,11 @@ def _two_probes(
     if told is None or preferred is None:
         return None
     falls = joint_means(told["score"][:, :, :1] - told["score"][:, :, 1:], told.cluster, told.stratum)
-    z = falls.z()
-    at = int(np.argmax(z))
-    top = falls.draws(ctx.spec.bootstrap, ctx.spec.seed).max(axis=1)
-    p_fall = (1 + int(np.sum(top >= z[at]))) / (len(top) + 1)
+    at, p_fall = max_test(falls, ctx.spec.bootstrap, ctx.spec.seed)
     loss = change(preferred, first=at + 1, last=0)
     # Halved fall and loss come from the same items, but not all items may have both probes: treating the
     # two as independent would overstate the error when they move together, so it errs on the careful side.
-    fall = falls.linear(np.eye(len(z))[:, [at]])
+    fall = falls.linear(np.eye(len(steps) - 1)[:, [at]])
     rest = JointMeans(
         0.5 * fall.mean - loss.mean,
         np.vstack([0.5 * fall.rows, -loss.rows]),
@@ -257,24 +254,22 @@ def early_understates(ctx: Context) -> list[Finding]:
     cases: list[tuple[Measured, int, JointMeans, float]] = []
     for m in _ood(ctx):
         steps = m.selection.steps
-        early = [t for t in range(1, len(steps) - 1) if steps[t] <= max(_EARLY * steps[-1], steps[1])]
+        early = _early(steps)
         if not early:
             continue
         weights = np.zeros((len(steps), len(early)))
         weights[-1] = 1.0
         weights[early, range(len(early))] = -1.0
         gains = m.means.linear(weights)
-        z = gains.z()
-        top = gains.draws(ctx.spec.bootstrap, ctx.spec.seed).max(axis=1)
-        cases.append((m, early[int(np.argmax(z))], gains, (1 + int(np.sum(top >= z.max()))) / (len(top) + 1)))
+        best, p = max_test(gains, ctx.spec.bootstrap, ctx.spec.seed)
+        cases.append((m, best, gains, p))
     if not cases:
         needs = "an out-of-domain benchmark and a checkpoint in the first quarter of training"
         return [not_tested("early-understates", claim, needs)]
     adjusted = holm([p for *_, p in cases])
     out = []
-    for (m, at, gains, _), p in zip(cases, adjusted, strict=True):
+    for (m, best, gains, _), p in zip(cases, adjusted, strict=True):
         low, high = band(gains, sup_t(gains, ctx.spec.alpha, ctx.spec.bootstrap, ctx.spec.seed))
-        best = int(np.argmax(gains.z()))
         result: Claim = "supported" if p < ctx.spec.alpha else "inconclusive"
         if result != "supported" and np.all(high < -ctx.spec.margin):
             result = "contradicted"
@@ -286,7 +281,7 @@ def early_understates(ctx: Context) -> list[Finding]:
                 test=f"one-sided sup-t over checkpoints in the first quarter{family(len(cases))}",
                 verdict=result,
                 effect=Estimate(float(gains.mean[best]), float(low[best]), float(high[best])),
-                unit=f"last − step {m.selection.steps[at]}, score",
+                unit=f"last − step {m.selection.steps[_early(m.selection.steps)[best]]}, score",
                 p=p,
                 items=m.curve.items,
                 seeds=len(m.curve.seeds),
@@ -299,6 +294,11 @@ def early_understates(ctx: Context) -> list[Finding]:
 
 def _ood(ctx: Context) -> list[Measured]:
     return [m for g in ctx.groups for d in OOD if (m := ctx.domain(g, d)) is not None and m.test is not None]
+
+
+def _early(steps: tuple[int, ...]) -> list[int]:
+    """Indices of the checkpoints in the first quarter of training, at least the first one; not the last."""
+    return [t for t in range(1, len(steps) - 1) if steps[t] <= max(_EARLY * steps[-1], steps[1])]
 
 
 def _dipped(shape: Shape) -> bool:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from dipscope.analysis.curves import Measured
 from dipscope.analysis.panel import Group, Panel, Selection, select
 from dipscope.analysis.results import Claim, Estimate, Finding
 from dipscope.stats.bands import JointMeans, joint_means
-from dipscope.stats.distributions import Array
 from dipscope.stats.paired import Contrast, contrast, holm
 from dipscope.stats.shape import SMALL_N
 from dipscope.study import AnalysisSpec
@@ -128,7 +125,7 @@ def caveats(
     lost = sum(s.dropped for s in measured)
     if lost:
         out.append(f"{lost} items were left out because a verdict is lacking somewhere")
-    if any(g.steps[0] != 0 for g in groups):
+    if any(g.steps and g.steps[0] != 0 for g in groups):
         out.append("no step 0: the first checkpoint stands as the base")
     return tuple(out)
 
@@ -182,11 +179,3 @@ def family(scopes: int) -> str:
 def contrast_of(joint: JointMeans, spec: AnalysisSpec) -> Contrast:
     """The contrast of a one-column joint mean at the study's alpha."""
     return contrast(joint, spec.alpha)
-
-
-def column_mean(x: Array, selection: Selection) -> Array:
-    """(K,) stratified means of an (items, K) array on the items of a selection."""
-    return joint_means(np.asarray(x)[None], selection.cluster, selection.stratum).mean
-
-
-Rule = Callable[[Context], list[Finding]]

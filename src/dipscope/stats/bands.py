@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dipscope.stats.distributions import Array, Codes, t_to_z, z_to_t
+from dipscope.stats.distributions import Array, Codes, normal_sf, t_to_z, z_to_t
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,18 @@ def sup_t(joint: JointMeans, alpha: float, draws: int, seed: int, *, one_sided: 
     z = joint.draws(draws, seed)
     top = z.max(axis=1) if one_sided else np.abs(z).max(axis=1)
     return float(np.quantile(top, 1 - alpha, method="higher"))
+
+
+def max_test(joint: JointMeans, draws: int, seed: int) -> tuple[int, float]:
+    """Index of the largest studentised mean and its one-sided p-value, corrected for choosing it.
+
+    Below the resolution of the bootstrap Bonferroni's bound takes over.
+    """
+    z = joint.z()
+    best = int(np.argmax(z))
+    top = joint.draws(draws, seed).max(axis=1)
+    counted = (1 + int(np.sum(top >= z[best]))) / (draws + 1)
+    return best, min(counted, len(z) * normal_sf(float(z[best])), 1.0)
 
 
 def band(joint: JointMeans, critical: float) -> tuple[Array, Array]:
