@@ -123,14 +123,13 @@ def train_model(
     attention.attach(model)
     optimizer = _optimizer(model, recipe)
     resume = Resume(out / "resume", fingerprint)
-    done = resume.load(model, optimizer, on_note)
-    if missing := [step for step in steps if step <= done and step not in intact]:
-        raise DipscopeError(
-            f"checkpoints {missing} are missing or damaged although training had passed them",
-            str(out),
-            "Remove the resume folder beside them and run again.",
-            fault=True,
-        )
+    done = resume.find(on_note)
+    lost = [folders[step] for step in steps if step <= done and step not in intact]
+    if lost:
+        on_note(f"{lost[0]}: the checkpoint is missing or damaged; training starts at step 1")
+        done = 0
+    if done:
+        resume.load(model, optimizer, done)
     log = _Log(out / "train.jsonl", done)
     model.train()
     for step in range(done + 1, total + 1):

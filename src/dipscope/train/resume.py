@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dipscope.workspace import hash_file, sync_folder, unwritable
@@ -35,7 +34,6 @@ class Resume:
             tensors = _tensors(model, optimizer)
             save_file({name: value.cpu() for name, value in tensors.items()}, temporary / "state.safetensors")
             state = {
-                "step": step,
                 "fingerprint": self.fingerprint,
                 "sha256": hash_file(temporary / "state.safetensors"),
             }
@@ -49,16 +47,12 @@ class Resume:
             if other != target:
                 shutil.rmtree(other, ignore_errors=True)
 
-    def load(self, model: Any, optimizer: torch.optim.Optimizer, on_note: Callable[[str], None]) -> int:
-        """Put the newest resume point into model and optimizer.
-
-        Returns:
-            The step it stands at; 0, with model and optimizer untouched, when there is none that fits.
-        """
-        points = sorted(p for p in self.folder.glob("[0-9]*") if p.is_dir())
-        if not points:
+    def find(self, on_note: Callable[[str], None]) -> int:
+        """Step of the newest sound resume point for these settings; 0, with a note, where it is not."""
+        newest = max((int(p.name) for p in self.folder.glob("[0-9]*") if p.name.isdecimal()), default=0)
+        if newest == 0:
             return 0
-        point = points[-1]
+        point = self.folder / f"{newest:06d}"
         try:
             state = json.loads((point / "state.json").read_text())
             if state["fingerprint"] != self.fingerprint:
@@ -66,18 +60,20 @@ class Resume:
                 return 0
             if hash_file(point / "state.safetensors") != state["sha256"]:
                 raise ValueError("its checksum does not fit")
-            stored = load_file(point / "state.safetensors")
-            step = int(state["step"])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             on_note(f"{point}: the resume point is damaged ({error}); training starts at step 1")
             return 0
+        return newest
+
+    def load(self, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Put the resume point of `step`, which `find` returned, into model and optimizer."""
+        stored = load_file(self.folder / f"{step:06d}" / "state.safetensors")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(stored[f"weight/{name}"])
                 optimizer.state[parameter] = {
                     key: stored[f"{key}/{name}"].to(parameter.device) for key in _MOMENTS
                 }
-        return step
 
     def remove(self) -> None:
         """Drop the resume point of a finished run."""

@@ -29,10 +29,10 @@ def lr_at(recipe: Recipe, step: int, total: int) -> float:
     """
     warm = int(recipe.warmup * total)
     if step <= warm:
-        return recipe.lr * step / warm
+        return recipe.lr * (step / warm)
     if recipe.schedule == "constant":
         return recipe.lr
-    return recipe.lr * 0.5 * (1.0 + math.cos(math.pi * (step - 1 - warm) / (total - warm)))
+    return recipe.lr * (0.5 + 0.5 * math.cos(math.pi * (step - 1 - warm) / (total - warm)))
 
 
 def checkpoint_steps(spec: str | tuple[int, ...], total: int) -> list[int]:
