@@ -191,7 +191,7 @@ class Decoder:
             if layer.qk_norm is not None:
                 qk = rms_norm(qk, (arch.head_dim,), None, arch.eps) * layer.qk_norm
             halves = qk.reshape(rows, rotated, 2, arch.head_dim // 2)
-            qk = torch.addcmul(halves * cos, halves.flip(-2), sin).flatten(-2).to(self.dtype)
+            qk = torch.addcmul(halves * cos, halves.roll(1, -2), sin).flatten(-2).to(self.dtype)
             mixed = attend(i, qk[:, : arch.heads], qk[:, arch.heads :], v.view(rows, arch.kv_heads, -1))
             x = torch.addmm(x, mixed, layer.out)
             if layer.out_bias is not None:
