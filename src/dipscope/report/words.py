@@ -1,0 +1,154 @@
+"""Wording shared by the page and the terminal: names, numbers with their intervals, the summary sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from math import floor, isfinite, log10
+
+from dipscope.analysis.results import Analysis, Curve, Estimate, Finding, Shape
+
+DOMAINS = {
+    "in_domain": "In domain",
+    "ood_reasoning": "Reasoning, out of domain",
+    "ood_general": "General, out of domain",
+    "safety": "Safety",
+}
+VERDICTS = ("supported", "contradicted", "inconclusive", "not tested")
+MINUS = "\u2212"
+
+# C0 and C1 controls except tab and newline, lone surrogates, and the marks that reorder text around them.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Text that can be encoded and cannot steer a terminal or reorder a line.
+
+    C0 controls become their visible pictures, everything else unsafe becomes U+FFFD.
+    """
+    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else "\ufffd"
+
+
+def domain_title(domain: str) -> str:
+    """A domain's name for a reader."""
+    return DOMAINS.get(domain, clean(domain).replace("_", " ").capitalize())
+
+
+def short_names(curves: Iterable[Curve]) -> dict[str, str]:
+    """Group → the parts of model, dataset and recipe in which the groups differ; in order of appearance."""
+    parts = {c.group: (c.model, c.dataset, c.recipe) for c in curves}
+    varying = [i for i in range(3) if len({p[i] for p in parts.values()}) > 1] or [1]
+    names = {group: clean(" · ".join(p[i] for i in varying)) for group, p in parts.items()}
+    unique = len(set(names.values())) == len(names)
+    return names if unique else {group: clean(group) for group in names}
+
+
+def signed(value: float, decimals: int, *, plus: bool = True) -> str:
+    """A number with a true minus sign, and a plus where asked."""
+    rounded = round(value, decimals) + 0.0
+    sign = MINUS if rounded < 0 else "+" if plus and rounded > 0 else ""
+    return f"{sign}{abs(rounded):.{decimals}f}"
+
+
+def decimals(half_width: float, floor_at: int = 1) -> int:
+    """How many decimals an interval supports: none once its half-width reaches 3 units."""
+    if not isfinite(half_width) or half_width >= 3:
+        return 0
+    return (
+        floor_at if half_width >= 0.3 or half_width == 0 else min(3, max(floor_at, -floor(log10(half_width))))
+    )
+
+
+def percent(value: float, half_width: float = 0.0) -> str:
+    """A score in [0, 1] as a percentage with at most one decimal."""
+    return f"{100 * value:.{min(1, decimals(100 * half_width))}f} %"
+
+
+def estimate(effect: Estimate, unit: str = "score") -> str:
+    """An effect with its interval: `+8.1 points [6.0, 10.2]`.
+
+    A unit that ends in `, score` is shown in points with what stands before it in brackets.
+    """
+    what, _, last = unit.rpartition(", ")
+    scale, word = (100.0, "points") if last in ("score", "share") else (1.0, clean(unit))
+    numbers = [scale * x for x in (effect.value, effect.low, effect.high)]
+    places = decimals((numbers[2] - numbers[1]) / 2)
+    places = min(1, places) if scale > 1 else places
+    value, low, high = (signed(x, places, plus=i == 0) for i, x in enumerate(numbers))
+    said = f" ({clean(what)})" if scale > 1 and what else ""
+    return f"{value} {word} [{low}, {high}]{said}"
+
+
+def probability(p: float) -> str:
+    """`p = 0.03`, never more than two digits."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
+
+
+def shape_text(shape: Shape) -> str:
+    """A curve's shape with the number that carries it."""
+    name = shape.label.replace("-", " ")
+    if shape.depth is not None and shape.trough_step is not None and shape.label.startswith("dip"):
+        depth = Estimate(-shape.depth.value, -shape.depth.high, -shape.depth.low)
+        return f"{name}: {estimate(depth)} at step {shape.trough_step}, net {estimate(shape.net)}"
+    return f"{name}: net {estimate(shape.net)}"
+
+
+def domain_curves(analysis: Analysis, domain: str) -> list[Curve]:
+    """The curves of one domain as a whole: generated where there are any, by likelihood otherwise."""
+    found = [c for c in analysis.curves if c.level == "domain" and c.domain == domain and c.points]
+    return [c for c in found if c.probe == "generate"] or found
+
+
+def domains(analysis: Analysis) -> list[str]:
+    """The four domains and any others of the study, in reading order."""
+    return list(dict.fromkeys([*DOMAINS, *(c.domain for c in analysis.curves)]))
+
+
+def tally(findings: Iterable[Finding]) -> dict[str, int]:
+    """How many findings have each verdict; all four verdicts present."""
+    counts = dict.fromkeys(VERDICTS, 0)
+    for finding in findings:
+        counts[finding.verdict] += 1
+    return counts
+
+
+def summary(analysis: Analysis) -> str:
+    """One sentence on what the study shows, made from its findings."""
+    counts = tally(analysis.findings)
+    untested = counts["not tested"]
+    tested = len(analysis.findings) - untested
+    if not tested:
+        return "No claim could be tested with these records."
+    parts = []
+    if counts["supported"]:
+        parts.append(f"supports {counts['supported']}{_clearest(analysis, 'supported', counts['supported'])}")
+    if counts["contradicted"]:
+        parts.append(
+            f"contradicts {counts['contradicted']}{_clearest(analysis, 'contradicted', counts['contradicted'])}"
+        )
+    if counts["inconclusive"]:
+        parts.append(f"leaves {counts['inconclusive']} undecided")
+    said = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    rest = f"; {untested} more could not be tested" if untested else ""
+    return f"Of {tested} tested claim{'s' if tested > 1 else ''} the study {said}{rest}."
+
+
+def _clearest(analysis: Analysis, verdict: str, count: int) -> str:
+    """The finding whose effect is largest against its own interval, quoted."""
+    best, lead = None, -1.0
+    for finding in analysis.findings:
+        effect = finding.effect
+        if finding.verdict == verdict and effect is not None:
+            ratio = abs(effect.value) / max(effect.high - effect.low, 1e-9)
+            if ratio > lead:
+                best, lead = finding, ratio
+    if best is None or best.effect is None:
+        return ""
+    claim = clean(best.claim).rstrip(". ")
+    first = "most clearly " if count > 1 else ""
+    return f" ({first}\u201c{claim}\u201d, {estimate(best.effect, best.unit)})"
