@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import lgamma
+from math import erfc, lgamma, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -22,7 +22,7 @@ def normal_quantile(p: float) -> float:
 
 def normal_sf(z: float) -> float:
     """P(Z > z) for a standard normal Z."""
-    return _NORMAL.cdf(-z)
+    return 0.5 * erfc(z / sqrt(2.0))
 
 
 def t_sf(t: ArrayLike, df: ArrayLike) -> Array:
@@ -47,11 +47,11 @@ def t_to_z(t: ArrayLike, df: ArrayLike) -> Array:
 def z_to_t(z: ArrayLike, df: ArrayLike) -> Array:
     """Inverse of `t_to_z`: the t value with the tail probability of a normal deviate.
 
-    Newton's method on the logarithm of the tail, which is concave, from the inverse of Wallace's formula.
+    Newton's method on the logarithm of the tail, from the inverse of Wallace's formula.
     """
     z, df = np.broadcast_arrays(np.asarray(z, float), np.asarray(df, float))
     size = np.abs(z)
-    target = np.log([max(_NORMAL.cdf(-v), _TINY) for v in size.ravel()]).reshape(z.shape)
+    target = np.log([max(normal_sf(v), _TINY) for v in size.ravel()]).reshape(z.shape)
     start = size * (8 * df + 3) / (8 * df + 1)
     t = np.sqrt(df * np.expm1(np.minimum(start * start / df, 600.0)))
     log_scale = _log_gamma(0.5 * (df + 1)) - _log_gamma(0.5 * df) - 0.5 * np.log(np.pi * df)
@@ -59,7 +59,9 @@ def z_to_t(z: ArrayLike, df: ArrayLike) -> Array:
         tail = np.maximum(t_sf(t, df), _TINY)
         density = np.exp(log_scale - 0.5 * (df + 1) * np.log1p(t * t / df))
         step = (np.log(tail) - target) * tail / np.maximum(density, _TINY)
-        t = np.maximum(t + step, 0.0)
+        # In the far tail log P is linear in log t, near the middle in t.
+        far = t * np.exp(np.clip(step / np.maximum(t, 1.0), -5.0, 5.0))
+        t = np.where(t > 1.0, far, np.maximum(t + step, 0.0))
         if np.all(np.abs(step) <= 1e-12 * (1.0 + t)):
             break
     return np.asarray(np.sign(z) * t)
