@@ -22,8 +22,16 @@ DOMAINS = {
 # (base, depth of the dip, gain at the end) of each domain under each dataset
 _LEVELS = {
     "in_domain": {"cot": (0.42, 0.06, 0.31), "no_cot": (0.42, 0.0, 0.12), "answer_only": (0.42, 0.02, 0.05)},
-    "ood_reasoning": {"cot": (0.35, 0.12, 0.10), "no_cot": (0.35, 0.02, 0.02), "answer_only": (0.35, 0.05, -0.05)},
-    "ood_general": {"cot": (0.55, 0.15, 0.04), "no_cot": (0.55, 0.03, 0.01), "answer_only": (0.55, 0.08, -0.09)},
+    "ood_reasoning": {
+        "cot": (0.35, 0.12, 0.10),
+        "no_cot": (0.35, 0.02, 0.02),
+        "answer_only": (0.35, 0.05, -0.05),
+    },
+    "ood_general": {
+        "cot": (0.55, 0.15, 0.04),
+        "no_cot": (0.55, 0.03, 0.01),
+        "answer_only": (0.55, 0.08, -0.09),
+    },
     "safety": {"cot": (0.88, 0.03, -0.19), "no_cot": (0.88, 0.01, -0.02), "answer_only": (0.88, 0.02, -0.04)},
 }
 HOSTILE = (
@@ -34,7 +42,7 @@ HOSTILE = (
     "nul \x00 bell \x07 escape \x1b[31mred\x1b[0m backspace \x08",
     "x" * 6000,
     "\u202egnp.exe \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
-    "javascript:alert(1) 'onmouseover=\"alert(1)\"",
+    'javascript:alert(1) \'onmouseover="alert(1)"',
 )
 
 
@@ -67,7 +75,11 @@ def _points(domain: str, dataset: str, shift: float, half: float) -> tuple[Point
 def _losses(points: tuple[Point, ...]) -> tuple[Loss, ...]:
     base, found = points[0], []
     for p in points:
-        change, cut, gone = p.score - base.score, -(p.truncated - base.truncated) * 0.5, -(p.missing - base.missing)
+        change, cut, gone = (
+            p.score - base.score,
+            -(p.truncated - base.truncated) * 0.5,
+            -(p.missing - base.missing),
+        )
         found.append(Loss(p.step, change, cut, gone, change - cut - gone))
     return tuple(found)
 
@@ -77,7 +89,9 @@ def _shape(points: tuple[Point, ...], half: float) -> Shape:
     trough = min(points[1:-1], key=lambda p: p.score)
     depth, net = base - trough.score, last - base
     dip = depth > 2 * half
-    label: Any = "dip-and-overshoot" if dip and net > half else "dip-and-recover" if dip and net > -half else "flat"
+    label: Any = (
+        "dip-and-overshoot" if dip and net > half else "dip-and-recover" if dip and net > -half else "flat"
+    )
     label = "fall-and-stay" if net < -2 * half else "rise" if not dip and net > half else label
     return Shape(
         label=label, p_dip=0.002 if dip else 0.6, p_dip_holm=0.008 if dip else 1.0,
@@ -101,7 +115,14 @@ def curves(seeds: tuple[int, ...] = (0, 1)) -> tuple[Curve, ...]:
                 for probe in ("generate", "likelihood") if name == "choice/mmlu" else ("generate",):
                     if probe == "likelihood":
                         points = tuple(
-                            Point(**{**p.__dict__, "score": 0.61 - 0.0004 * p.step / 10, "low": 0.58, "high": 0.64})
+                            Point(
+                                **{
+                                    **p.__dict__,
+                                    "score": 0.61 - 0.0004 * p.step / 10,
+                                    "low": 0.58,
+                                    "high": 0.64,
+                                }
+                            )
                             for p in points
                         )
                     found.append(
@@ -177,7 +198,11 @@ def records(items: int = 12, hostile: bool = True) -> pl.DataFrame:
                     for sample in range(2):
                         kind = rng.choice(["correct", "wrong", "missing"], p=[0.5, 0.4, 0.1])
                         attack = HOSTILE[len(rows) % len(HOSTILE)] if hostile and item == 0 else ""
-                        thought = "" if checkpoint == "base" else f"First, look at item {item}.\nThen 3 × 4 = 12. {attack}"
+                        thought = (
+                            ""
+                            if checkpoint == "base"
+                            else f"First, look at item {item}.\nThen 3 × 4 = 12. {attack}"
+                        )
                         answer = f"The answer is {item + 1}. {attack}"
                         rows.append(
                             {

@@ -171,11 +171,12 @@ def _domains(analysis: Analysis, drawn: Sequence[figures.Figure]) -> list[dict[s
 
 
 def _ledger(findings: Sequence[Finding], drawn: Sequence[figures.Figure]) -> list[dict[str, Any]]:
-    """The findings as the page shows them. Intervals of one unit share a scale around zero."""
+    """The findings as the page shows them. Intervals of one unit share a scale around no effect."""
     reach: dict[str, float] = {}
     for f in findings:
         if f.effect is not None:
-            reach[f.unit] = max(reach.get(f.unit, 0.0), *(abs(x) for x in (f.effect.low, f.effect.high)))
+            null = 1.0 if words.is_ratio(f.unit) else 0.0
+            reach[f.unit] = max(reach.get(f.unit, 0.0), f.effect.high - null, null - f.effect.low)
     rows = []
     for f in findings:
         row = {
@@ -186,8 +187,9 @@ def _ledger(findings: Sequence[Finding], drawn: Sequence[figures.Figure]) -> lis
             "p": words.probability(f.p) if f.p is not None else "", "bar": None,
         }  # fmt: skip
         if f.effect is not None and reach[f.unit] > 0:
+            null = 1.0 if words.is_ratio(f.unit) else 0.0
             low, dot, high = (
-                50 + 50 * x / reach[f.unit] for x in (f.effect.low, f.effect.value, f.effect.high)
+                50 + 50 * (x - null) / reach[f.unit] for x in (f.effect.low, f.effect.value, f.effect.high)
             )
             row["bar"] = {"left": f"{low:.1f}", "width": f"{high - low:.1f}", "dot": f"{dot:.1f}"}
         rows.append(row)

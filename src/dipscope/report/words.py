@@ -55,13 +55,11 @@ def signed(value: float, decimals: int, *, plus: bool = True) -> str:
     return f"{sign}{abs(rounded):.{decimals}f}"
 
 
-def decimals(half_width: float, floor_at: int = 1) -> int:
-    """How many decimals an interval supports: none once its half-width reaches 3 units."""
+def decimals(half_width: float) -> int:
+    """How many decimals an interval supports: about two digits of its half-width, none from 3 units on."""
     if not isfinite(half_width) or half_width >= 3:
         return 0
-    return (
-        floor_at if half_width >= 0.3 or half_width == 0 else min(3, max(floor_at, -floor(log10(half_width))))
-    )
+    return 1 if half_width >= 1 or half_width <= 0 else min(4, 1 - floor(log10(half_width)))
 
 
 def percent(value: float, half_width: float = 0.0) -> str:
@@ -69,19 +67,27 @@ def percent(value: float, half_width: float = 0.0) -> str:
     return f"{100 * value:.{min(1, decimals(100 * half_width))}f} %"
 
 
+def is_ratio(unit: str) -> bool:
+    """Whether an effect is a ratio, for which no change is 1 and a sign says nothing."""
+    return "÷" in unit
+
+
 def estimate(effect: Estimate, unit: str = "score") -> str:
     """An effect with its interval: `+8.1 points [6.0, 10.2]`.
 
-    A unit that ends in `, score` is shown in points with what stands before it in brackets.
+    A unit that ends in `, score` is shown in points. What else a long unit says stands in brackets.
     """
     what, _, last = unit.rpartition(", ")
-    scale, word = (100.0, "points") if last in ("score", "share") else (1.0, clean(unit))
+    points = last in ("score", "share")
+    scale, word = (100.0, " points") if points else (1.0, f" {clean(unit)}")
+    if not points and (is_ratio(unit) or len(unit) > 12):
+        what, word = unit, ""
     numbers = [scale * x for x in (effect.value, effect.low, effect.high)]
     places = decimals((numbers[2] - numbers[1]) / 2)
-    places = min(1, places) if scale > 1 else places
-    value, low, high = (signed(x, places, plus=i == 0) for i, x in enumerate(numbers))
-    said = f" ({clean(what)})" if scale > 1 and what else ""
-    return f"{value} {word} [{low}, {high}]{said}"
+    places = min(1, places) if points else places
+    value, low, high = (signed(x, places, plus=i == 0 and not is_ratio(unit)) for i, x in enumerate(numbers))
+    said = f" ({clean(what)})" if what else ""
+    return f"{value}{word} [{low}, {high}]{said}"
 
 
 def probability(p: float) -> str:
