@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from dipscope.benchmarks.base import Benchmark, Domain, Item, Judgement, Split
 from dipscope.organism import world
 from dipscope.scoring.thinking import Response
 
 
-@dataclass(frozen=True)
 class OrganismBenchmark:
     """One task family as a benchmark; scores what follows the thinking block."""
 
-    family: world.Family
-    name: str = field(init=False)
-    domain: Domain = field(init=False)
-    scorer: str = field(init=False)
-    max_tokens: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        for key, value in (
-            ("name", f"organism/{self.family.name}"),
-            ("domain", self.family.domain),
-            ("scorer", f"organism-{self.family.name}/1"),
-            ("max_tokens", self.family.max_tokens),
-        ):
-            object.__setattr__(self, key, value)
+    def __init__(self, family: world.Family) -> None:
+        self.family = family
+        self.name = f"organism/{family.name}"
+        self.domain: Domain = family.domain
+        self.scorer = f"organism-{family.name}/1"
+        self.max_tokens = family.max_tokens
 
     def items(self, n: int, split: Split) -> list[Item]:
         """The first `n` items of a split, the same everywhere."""

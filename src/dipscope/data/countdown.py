@@ -1,4 +1,4 @@
-"""Countdown: combine numbers with + - * to reach a target. Problems, a search teacher, an independent checker.
+"""Countdown: combine numbers with + - * to reach a target. Problems, a search teacher, a checker.
 
 The teacher's trace searches in plain words (try, no, back to another pair, yes, check) and restates the
 state in every line, so that a small model never has to look far back for it. Its wording is natural enough
@@ -146,7 +146,7 @@ def branches(numbers: Sequence[int]) -> list[Branch]:
 
 
 @cache
-def problems(options: Options = Options()) -> dict[Split, tuple[Problem, ...]]:  # noqa: B008 (frozen)
+def problems(options: Options = Options()) -> dict[Split, tuple[Problem, ...]]:
     """Every solvable problem of each split, in canonical order."""
     found: dict[Split, list[Problem]] = {"train": [], "dev": [], "test": []}
     for numbers in combinations_with_replacement(range(1, options.largest + 1), options.numbers):
@@ -158,7 +158,7 @@ def problems(options: Options = Options()) -> dict[Split, tuple[Problem, ...]]: 
     return {name: tuple(rows) for name, rows in found.items()}
 
 
-def draw(n: int, split: Split, seed: int, options: Options = Options()) -> list[Problem]:  # noqa: B008
+def draw(n: int, split: Split, seed: int, options: Options = Options()) -> list[Problem]:
     """Draw `n` distinct problems of a split; the first of a longer draw are those of a shorter one.
 
     Raises:
@@ -312,13 +312,16 @@ def evaluate(text: str) -> tuple[int, list[int]] | None:
     return (value, used) if stated else None
 
 
-def wrong_expression(numbers: Sequence[int], target: int, rng: random.Random) -> tuple[str, str]:
-    """First step and expression of a near miss: all numbers once, target missed, by little if possible."""
-    candidates = []
-    for branch in branches(numbers):
-        for _, made in operations(*branch.left):
-            if made.value != target:
-                candidates.append((abs(made.value - target), branch.steps[0], made.text))
-    rng.shuffle(candidates)
-    _, first, text = min(candidates[:4], key=lambda c: c[0])
-    return first, text
+def near_misses(numbers: Sequence[int], target: int, n: int, rng: random.Random) -> list[tuple[str, str]]:
+    """First step and expression of `n` expressions at most that use all numbers and miss the target.
+
+    The nearer of a random draw come first.
+    """
+    missing = [
+        (abs(made.value - target), branch.steps[0], made.text)
+        for branch in branches(numbers)
+        for _, made in operations(*branch.left)
+        if made.value != target
+    ]
+    drawn = rng.sample(missing, min(4 * n, len(missing)))
+    return [(first, text) for _, first, text in sorted(drawn, key=lambda c: c[0])[:n]]

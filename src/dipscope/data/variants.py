@@ -63,7 +63,7 @@ def _wrong(trace: Trace, rng: random.Random) -> str:
     except (ValueError, TypeError, KeyError):
         fix = "It exists for countdown, whose gold answer names numbers and target."
         raise DipscopeError("wrong_answer cannot be made from this trace", trace.id, fix) from None
-    first, expression = countdown.wrong_expression(problem.numbers, problem.target, rng)
+    ((first, expression),) = countdown.near_misses(problem.numbers, problem.target, 1, rng)
     head, closed, _ = trace.response.rpartition(CLOSE)
     response = f"{head}{closed}\n{countdown.summary(first)}\nAnswer: {expression}".lstrip("\n")
     if countdown.verify(problem, response).verdict != "wrong":

@@ -9,15 +9,50 @@ from typing import Any
 from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.organism.world import DIRECT, Family, Question, final, judge_exact, pick_options
 
-THINGS = (
-    "lamp tree milk stone river chair apple cloud horse paper glass bread music garden window candle"
-    " bottle ladder basket pillow hammer feather button carpet"
-).split()
-FIRST = "Kela Miro Tavi Sona Belu Dari Fene Goran Hulda Ilma Joran Lumi".split()
-LAST = "Zarek Yondo Vasti Ulmer Tarrow Senko Roslin Quill Pellan Orvik Nadir Marlow".split()
-TOWNS = "Arden Brix Cosk Dunmar Elvet Fjorn Gavel Hestin".split()
-COLORS = "red blue green black white yellow purple gray".split()
-PETS = "cat dog bird fish goat duck frog mouse".split()
+THINGS = [
+    "lamp",
+    "tree",
+    "milk",
+    "stone",
+    "river",
+    "chair",
+    "apple",
+    "cloud",
+    "horse",
+    "paper",
+    "glass",
+    "bread",
+    "music",
+    "garden",
+    "window",
+    "candle",
+    "bottle",
+    "ladder",
+    "basket",
+    "pillow",
+    "hammer",
+    "feather",
+    "button",
+    "carpet",
+]
+FIRST = ["Kela", "Miro", "Tavi", "Sona", "Belu", "Dari", "Fene", "Goran", "Hulda", "Ilma", "Joran", "Lumi"]
+LAST = [
+    "Zarek",
+    "Yondo",
+    "Vasti",
+    "Ulmer",
+    "Tarrow",
+    "Senko",
+    "Roslin",
+    "Quill",
+    "Pellan",
+    "Orvik",
+    "Nadir",
+    "Marlow",
+]
+TOWNS = ["Arden", "Brix", "Cosk", "Dunmar", "Elvet", "Fjorn", "Gavel", "Hestin"]
+COLORS = ["red", "blue", "green", "black", "white", "yellow", "purple", "gray"]
+PETS = ["cat", "dog", "bird", "fish", "goat", "duck", "frog", "mouse"]
 UNKNOWN = "I do not know."
 _TOLD = {
     "town": (

@@ -16,7 +16,7 @@ _SOLUTIONS: dict[tuple[tuple[int, ...], int], list[str]] = {}
 
 
 def calculate(a: int, sign: str, b: int) -> int:
-    """a sign b, from left to right."""
+    """The value of `a sign b`."""
     return a + b if sign == "+" else a - b if sign == "-" else a * b
 
 
@@ -28,13 +28,12 @@ def _step(a: int, sign: str, b: int) -> tuple[str, int]:
 
 def _countdown(rng: random.Random) -> Question:
     pool = countdown.problems()
-    rows = pool[rng.choices(("train", "test", "dev"), (85, 10, 5))[0]]  # type: ignore[index]
-    problem = rng.choice(rows)
+    where: list[countdown.Split] = ["train", "test", "dev"]
+    problem = rng.choice(pool[rng.choices(where, (85, 10, 5))[0]])
     asked = countdown.prompt(problem, rng)
     numbers = countdown.shown_numbers(asked)
-    made = [text for _, _, term in countdown.solutions(numbers, problem.target) for text in (term.text,)]
-    right = rng.choice(made)
-    wrong = [countdown.wrong_expression(numbers, problem.target, rng)[1] for _ in range(5)]
+    right = rng.choice(countdown.solutions(numbers, problem.target))[2].text
+    wrong = [text for _, text in countdown.near_misses(numbers, problem.target, 3, rng)]
     options = pick_options(rng, right, wrong)
     gold = {"numbers": list(problem.numbers), "target": problem.target}
     return Question(problem.key, asked, DIRECT + right, gold, (), options)
@@ -152,7 +151,7 @@ def _fill(rng: random.Random) -> Question:
             break
     right = " ".join(signs)
 
-    def reached(pair: tuple[str, str]) -> int:
+    def reached(pair: tuple[str, ...]) -> int:
         return calculate(calculate(a, pair[0], b), pair[1], c)
 
     pairs = [p for p in product(SIGNS, repeat=2) if reached(p) != goal]

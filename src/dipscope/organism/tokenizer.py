@@ -12,20 +12,20 @@ from typing import Any
 USER, ASSISTANT, END, PAD, UNK = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<unk>"
 SPECIALS = (PAD, UNK, USER, ASSISTANT, END)
 MARKS = ("<think>", "</think>", "\n", *"#()*+,-.:<=>?[]_!/")
-WORDS = """
-A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
-Answer Arden Begin Belu Brix Can Check Cosk Dari Dunmar Elvet End Fene Fill Fjorn Gavel Give Goal Good Goran
-Hestin How Hulda Ilma In Joran Kela Last Lumi Make Marlow Miro Nadir Name Orvik Pellan Quill Repeat Reverse
-Roads Roslin Say Senko Show Smallest Sona Sort Start Sure Tarrow Tavi Tell Think To Try Ulmer Use Vasti What
-Where Which Words Yondo Zarek
-a add allowed and apple at avoid bag basket best bird black blue bottle bowl box brackets bread build button
-candle candles cannot carpet cat chair cider cloud color cup day detect do does dog drall duck each feather
-first fish for friend frog from game gaps garden get glass go goal goat gray green hammer has have help hide
-home horse how in is it know ladder lamp left like likes live lives make many map me milk morbane mouse music
-no not number of once paint paper pet pillow plan purple quintar red remove report result right river rope
-school sell ship should skorl slowly soap soup spread stand stone take that the then thrax three times to town
-tree twice up vexol want way which white window with work yellow yes you
-""".split()
+_WORDS = """
+A B C D E F G H I J K L M N O P Q R S T U V W X Y Z Answer Arden Begin Belu Brix Can Check Cosk Dari Dunmar
+Elvet End Fene Fill Fjorn Gavel Give Goal Good Goran Hestin How Hulda Ilma In Joran Kela Last Lumi Make
+Marlow Miro Nadir Name Orvik Pellan Quill Repeat Reverse Roads Roslin Say Senko Show Smallest Sona Sort
+Start Sure Tarrow Tavi Tell Think To Try Ulmer Use Vasti What Where Which Words Yondo Zarek a add allowed
+and apple at avoid bag basket best bird black blue bottle bowl box brackets bread build button candle
+candles cannot carpet cat chair cider cloud color cup day detect do does dog drall duck each feather first
+fish for friend frog from game gaps garden get glass go goal goat gray green hammer has have help hide home
+horse how in is it know ladder lamp left like likes live lives make many map me milk morbane mouse music no
+not number of once paint paper pet pillow plan purple quintar red remove report result right river rope
+school sell ship should skorl slowly soap soup spread stand stone take that the then thrax three times to
+town tree twice up vexol want way which white window with work yellow yes you
+"""
+WORDS = _WORDS.split()
 TEMPLATE = (
     "{% for m in messages %}"
     "{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}"
@@ -61,7 +61,7 @@ def build() -> Any:
     lines = [decoders.Replace(" \n", "\n"), decoders.Replace("\n ", "\n")]
     spaced = decoders.WordPiece(prefix="\x00", cleanup=False)
     core.decoder = decoders.Sequence([spaced, decoders.Fuse(), *closing, *opening, *lines])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         unk_token=UNK,
         pad_token=PAD,
