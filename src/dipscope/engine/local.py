@@ -3,7 +3,8 @@
 A completion depends on its request and the weights alone, bit for bit: prompts are packed without padding and
 attend one by one; a decode step gives each slot the same bits whatever the other slots hold, because rows of
 the products and masked positions were found not to matter on this machine (`Decoder.rows_agree`). Where rows
-do matter, decoding always runs over all slots and prompts are taken one at a time.
+do matter, decoding always runs over all slots and prompts are taken one at a time. The promise is tested on
+CPU, in float32 and bfloat16; on CUDA it rests on the same construction and the same check of the products.
 """
 
 from __future__ import annotations
@@ -86,14 +87,13 @@ class LocalEngine:
         places = decoder.places()
         swap.check_names(files, places)
         swap.put(files, places)
-        swap.verify_tensors(checkpoint, places)
+        weights = swap.verify_tensors(checkpoint, places)
         if self._slots is None:
             wanted = self._wanted_slots or (64 if arch.parameters < 20_000_000 else 32)
             self._slots = Slots(decoder, -(-wanted // ROW_MULTIPLE) * ROW_MULTIPLE)
             sizes = [*range(ROW_MULTIPLE, self._slots.count + 1, ROW_MULTIPLE), 72, 128, 256, 520, _PACK]
             self._row_invariant = decoder.rows_agree(sorted(set(sizes)))
         self._slots.reset()
-        weights = swap.weights_hash(checkpoint)
         ours = torch.tensor([s.logprobs for s in self._score(decoder, swap.canaries(arch.vocab))])
         changed = None if self._canaries is None else not torch.equal(ours, self._canaries)
         error = None

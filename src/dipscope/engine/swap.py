@@ -128,30 +128,39 @@ def put(files: TensorFiles, places: Mapping[str, list[Tensor]]) -> None:
             view.copy_(tensor)
 
 
-def verify_tensors(checkpoint: Path, places: Mapping[str, list[Tensor]]) -> None:
+def verify_tensors(checkpoint: Path, places: Mapping[str, list[Tensor]]) -> str:
     """Read the files once more and compare every tensor in place with them, bit for bit.
+
+    Returns:
+        The weights' hash, as `weights_hash` gives it, from the same reading.
 
     Raises:
         DipscopeError: naming the first tensor that differs.
     """
-    files = TensorFiles(checkpoint)
-    for name, views in places.items():
-        source = files.read(name)
-        for view in views:
+    files, digest = TensorFiles(checkpoint), hashlib.sha256()
+    for name in sorted(files.file_of):
+        source = _digested(files, name, digest)
+        for view in places.get(name, ()):
             # bit for bit, so that a NaN equals itself
-            expected, held = source.to(view.device, view.dtype), view.contiguous()
-            if not torch.equal(expected.contiguous().view(torch.uint8), held.view(torch.uint8)):
+            expected, held = source.to(view.device, view.dtype).contiguous(), view.contiguous()
+            if not torch.equal(expected.view(torch.uint8), held.view(torch.uint8)):
                 raise failed(checkpoint, f"tensor {name} in the engine is not the one in the file")
+    return digest.hexdigest()
 
 
 def weights_hash(checkpoint: Path) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of all tensors: the same however they are sharded."""
     files, digest = TensorFiles(checkpoint), hashlib.sha256()
     for name in sorted(files.file_of):
-        tensor = files.read(name).contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        _digested(files, name, digest)
     return digest.hexdigest()
+
+
+def _digested(files: TensorFiles, name: str, digest: hashlib._Hash) -> Tensor:
+    tensor = files.read(name).contiguous()
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return tensor
 
 
 def canaries(vocab: int) -> list[ScoreRequest]:
