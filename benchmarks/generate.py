@@ -54,9 +54,10 @@ def run_transformers(model, requests: list[Request], batch: int) -> int:
         width = max(len(r.prompt_ids) for r in part)
         ids = torch.tensor([(0,) * (width - len(r.prompt_ids)) + r.prompt_ids for r in part])
         mask = torch.tensor([[0] * (width - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in part])
-        warm = part[0].sampling.temperature > 0
+        t = part[0].sampling.temperature
+        drawn = {"do_sample": True, "temperature": t, "top_k": 0} if t > 0 else {"do_sample": False}
         out = model.generate(
-            ids, attention_mask=mask, do_sample=warm, top_k=0, pad_token_id=0, eos_token_id=None,
+            ids, attention_mask=mask, **drawn, pad_token_id=0, eos_token_id=None,
             max_new_tokens=max(r.sampling.max_tokens for r in part),
         )  # fmt: skip
         assert out.shape[1] > width
