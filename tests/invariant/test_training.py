@@ -204,8 +204,13 @@ def test_a_fresh_model_can_be_trained_from_scratch(tmp_path):
     recipe = tinymodel.recipe(max_steps=2)
     rows = tinymodel.examples(6)
     for family in ("qwen3", "llama"):
-        (folder,) = train_model(tinymodel.model(family), source, rows, recipe, 0, tmp_path / family)
-        AutoModelForCausalLM.from_pretrained(folder)
+        model = tinymodel.model(family)
+        (folder,) = train_model(model, source, rows, recipe, 0, tmp_path / family)
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        ids = torch.arange(12)[None]
+        with torch.no_grad():
+            gap = (saved.eval()(ids).logits - model.eval()(ids).logits).abs().max()
+        assert gap < 0.2, "the model in memory is the one saved, up to rounding to bf16"
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path):

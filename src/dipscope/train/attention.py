@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -94,6 +96,17 @@ def attach(model: Any) -> None:
     gap = float((apart - together).abs().max() / apart.abs().max().clamp_min(1e-6))
     if not gap < (1e-3 if apart.dtype == torch.float32 else 5e-2):
         raise _refusal(f"packed and separate documents differ by {gap:.1e}")
+
+
+@contextmanager
+def attached(model: Any) -> Iterator[None]:
+    """`attach` for the time of a with-block; afterwards the model has the attention it came with."""
+    before = model.config._attn_implementation
+    try:
+        attach(model)
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def hidden_states(

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -116,37 +118,41 @@ def train_model(
     folders = {step: out / f"step-{step:06d}" for step in steps}
     fingerprint = _fingerprint(model, examples, recipe, seed)
     intact = {step for step, folder in folders.items() if _is_intact(folder, fingerprint)}
+    resume = Resume(out / "resume", fingerprint)
+    for leftover in out.glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a killed process
     if intact == set(steps):
+        resume.remove()
         return list(folders.values())
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     torch.use_deterministic_algorithms(True)
-    attention.attach(model)
-    optimizer = _optimizer(model, recipe)
-    resume = Resume(out / "resume", fingerprint)
+    optimizer = make_optimizer(model, recipe)
     done = resume.find(on_note)
     lost = [folders[step] for step in steps if step <= done and step not in intact]
     if lost:
         on_note(f"{lost[0]}: the checkpoint is missing or damaged; training starts at step 1")
         done = 0
-    if done:
-        resume.load(model, optimizer, done)
-    log = _Log(out / "train.jsonl", done)
-    model.train()
-    for step in range(done + 1, total + 1):
-        report = _step(model, optimizer, examples, recipe, seed, step, total)
-        log.add(report)
-        if step in folders and step not in intact:
-            meta = {"step": step, "seed": seed, "recipe": recipe.model_dump(), "fingerprint": fingerprint}
-            checkpoints.save(model, source, folders[step], meta, _DTYPES[recipe.save_dtype])
-        if step % recipe.resume_every == 0 and step < total:
-            resume.save(model, optimizer, step)
-        if on_step is not None:
-            on_step(report)
+    with attention.attached(model):
+        if done:
+            resume.load(model, optimizer, done)
+        log = _Log(out / "train.jsonl", done)
+        model.train()
+        for step in range(done + 1, total + 1):
+            report = optimizer_step(model, optimizer, examples, recipe, seed, step, total)
+            log.add(report)
+            if step in folders and step not in intact:
+                meta = {"step": step, "seed": seed, "recipe": recipe.model_dump(), "fingerprint": fingerprint}
+                checkpoints.save(model, source, folders[step], meta, _DTYPES[recipe.save_dtype])
+            if step % recipe.resume_every == 0 and step < total:
+                resume.save(model, optimizer, step)
+            if on_step is not None:
+                on_step(report)
     resume.remove()
     return list(folders.values())
 
 
-def _step(
+def optimizer_step(
     model: Any,
     optimizer: torch.optim.Optimizer,
     examples: Sequence[Example],
@@ -155,6 +161,11 @@ def _step(
     step: int,
     total: int,
 ) -> StepReport:
+    """Do optimizer step `step` of `total` in place; the rows follow from seed and step.
+
+    Raises:
+        DipscopeError: the gradient is not finite; the weights are as they were before the step.
+    """
     started = time.perf_counter()
     rows = [examples[i] for i in schedule.rows_of_step(seed, step, recipe.batch_size, len(examples))]
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:7]))
@@ -191,7 +202,7 @@ def accumulate(model: Any, rows: Sequence[Example], recipe: Recipe) -> float:
     return loss
 
 
-def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
+def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with fp32 moments; weight decay only where a parameter is a matrix."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
