@@ -63,12 +63,21 @@ def _points(domain: str, dataset: str, shift: float, half: float) -> tuple[Point
         tokens = 180 + (1500 * math.exp(-((math.log2(step / 10) - 1) ** 2) / 4) + 500 if long else 0)
         points.append(
             Point(
-                step=step, score=score, low=score - half, high=score + half,
-                completed=min(1.0, score / (1 - 0.8 * cut)), lower_bound=score - 0.1 * cut,
-                upper_bound=min(1.0, score + 0.9 * cut), truncated=cut, unclosed=cut * 0.9,
-                missing=0.03 + 0.05 * (step > 0), coverage=0.998, tokens=tokens, reasoning_tokens=tokens * 0.8,
+                step=step,
+                score=score,
+                low=score - half,
+                high=score + half,
+                completed=min(1.0, score / (1 - 0.8 * cut)),
+                lower_bound=score - 0.1 * cut,
+                upper_bound=min(1.0, score + 0.9 * cut),
+                truncated=cut,
+                unclosed=cut * 0.9,
+                missing=0.03 + 0.05 * (step > 0),
+                coverage=0.998,
+                tokens=tokens,
+                reasoning_tokens=tokens * 0.8,
             )
-        )  # fmt: skip
+        )
     return tuple(points)
 
 
@@ -94,13 +103,17 @@ def _shape(points: tuple[Point, ...], half: float) -> Shape:
     )
     label = "fall-and-stay" if net < -2 * half else "rise" if not dip and net > half else label
     return Shape(
-        label=label, p_dip=0.002 if dip else 0.6, p_dip_holm=0.008 if dip else 1.0,
-        p_dip_completed=0.21 if dip else None, trough_step=trough.step if dip else None,
+        label=label,
+        p_dip=0.002 if dip else 0.6,
+        p_dip_holm=0.008 if dip else 1.0,
+        p_dip_completed=0.21 if dip else None,
+        trough_step=trough.step if dip else None,
         depth=Estimate(depth, depth - half, depth + half) if dip else None,
         depth_corrected=depth * 0.9 if dip else None,
         recovery=Estimate(last - trough.score, last - trough.score - half, last - trough.score + half),
-        net=Estimate(net, net - half, net + half), small_n=False,
-    )  # fmt: skip
+        net=Estimate(net, net - half, net + half),
+        small_n=False,
+    )
 
 
 def curves(seeds: tuple[int, ...] = (0, 1)) -> tuple[Curve, ...]:
@@ -127,12 +140,22 @@ def curves(seeds: tuple[int, ...] = (0, 1)) -> tuple[Curve, ...]:
                         )
                     found.append(
                         Curve(
-                            group=f"tiny/{dataset}/default", model="tiny", dataset=dataset, recipe="default",
-                            seeds=seeds, level=level, name=name, domain=domain, probe=probe, items=200,
-                            samples=400, points=points, losses=_losses(points),
+                            group=f"tiny/{dataset}/default",
+                            model="tiny",
+                            dataset=dataset,
+                            recipe="default",
+                            seeds=seeds,
+                            level=level,
+                            name=name,
+                            domain=domain,
+                            probe=probe,
+                            items=200,
+                            samples=400,
+                            points=points,
+                            losses=_losses(points),
                             shape=_shape(points, half) if level == "domain" else None,
                         )
-                    )  # fmt: skip
+                    )
     return tuple(found)
 
 
@@ -140,34 +163,81 @@ def findings() -> tuple[Finding, ...]:
     seed = "One training seed: the interval covers the choice of items, not of runs."
     return (
         Finding(
-            "dip", "Out-of-domain reasoning dips early and recovers", "tiny/cot/default, ood_reasoning",
-            "max–min over interior troughs, multiplier bootstrap", "supported", Estimate(-0.117, -0.151, -0.083),
-            "score", 0.002, 200, 2, ("Half of the dip is truncation.",), "", "score-ood_reasoning",
+            "dip",
+            "Out-of-domain reasoning dips early and recovers",
+            "tiny/cot/default, ood_reasoning",
+            "max–min over interior troughs, multiplier bootstrap",
+            "supported",
+            Estimate(-0.117, -0.151, -0.083),
+            "score",
+            0.002,
+            200,
+            2,
+            ("Half of the dip is truncation.",),
+            "",
+            "score-ood_reasoning",
         ),
         Finding(
-            "cot-beats", "CoT traces transfer further than the same answers without CoT", "cot − no_cot, last step",
-            "paired difference over items", "supported", Estimate(0.081, 0.06, 0.102), "score", 0.0004, 200, 2,
+            "cot-beats",
+            "CoT traces transfer further than the same answers without CoT",
+            "cot − no_cot, last step",
+            "paired difference over items",
+            "supported",
+            Estimate(0.081, 0.06, 0.102),
+            "score",
+            0.0004,
+            200,
+            2,
         ),
         Finding(
-            "safety", "Reasoning gains cost safety", "cot − no_cot, safety", "paired difference over items",
-            "contradicted", Estimate(0.004, -0.011, 0.019), "score", 0.61, 120, 2, ("Small benchmark (n = 120).",),
+            "safety",
+            "Reasoning gains cost safety",
+            "cot − no_cot, safety",
+            "paired difference over items",
+            "contradicted",
+            Estimate(0.004, -0.011, 0.019),
+            "score",
+            0.61,
+            120,
+            2,
+            ("Small benchmark (n = 120).",),
         ),
         Finding(
-            "length", "Responses surge, then contract", "tiny/cot/default", "ratio of mean lengths",
-            "inconclusive", Estimate(212.0, -40.0, 464.0), "tokens", 0.08, 400, 1, (seed,), "", "length-in_domain",
+            "length",
+            "Responses surge, then contract",
+            "tiny/cot/default",
+            "ratio of mean lengths",
+            "inconclusive",
+            Estimate(212.0, -40.0, 464.0),
+            "tokens",
+            0.08,
+            400,
+            1,
+            (seed,),
+            "",
+            "length-in_domain",
         ),
         Finding(
-            "capability", "Stronger models gain more", "", "rank correlation over models", "not tested",
+            "capability",
+            "Stronger models gain more",
+            "",
+            "rank correlation over models",
+            "not tested",
             needs="At least four models of different size, trained alike.",
         ),
-    )  # fmt: skip
+    )
 
 
 def analysis(**changes: Any) -> Analysis:
     whole = {
-        "study": "countdown-transfer", "records": 35_000, "records_digest": "9f2c" * 16, "curves": curves(),
-        "findings": findings(), "notes": ("Likelihood was measured on choice/mmlu only.",), "meta": {},
-    }  # fmt: skip
+        "study": "countdown-transfer",
+        "records": 35_000,
+        "records_digest": "9f2c" * 16,
+        "curves": curves(),
+        "findings": findings(),
+        "notes": ("Likelihood was measured on choice/mmlu only.",),
+        "meta": {},
+    }
     return Analysis(**{**whole, **changes})
 
 
@@ -179,16 +249,24 @@ def checkpoints(seeds: tuple[int, ...] = (0, 1)) -> pl.DataFrame:
                 name = "base" if step == 0 else f"{dataset}-{seed}-{step}"
                 rows.append(
                     {
-                        "run": f"tiny/{dataset}/default/{seed}", "group": f"tiny/{dataset}/default", "model": "tiny",
-                        "dataset": dataset, "recipe": "default", "seed": seed, "step": step, "tokens": step * 1000,
-                        "variant": dataset, "replay": 0.0, "checkpoint": name,
+                        "run": f"tiny/{dataset}/default/{seed}",
+                        "group": f"tiny/{dataset}/default",
+                        "model": "tiny",
+                        "dataset": dataset,
+                        "recipe": "default",
+                        "seed": seed,
+                        "step": step,
+                        "tokens": step * 1000,
+                        "variant": dataset,
+                        "replay": 0.0,
+                        "checkpoint": name,
                     }
-                )  # fmt: skip
+                )
     return pl.DataFrame(rows)
 
 
 def records(items: int = 12, hostile: bool = True) -> pl.DataFrame:
-    """Responses of every checkpoint; with `hostile`, item 0 of each benchmark carries text that attacks the page."""
+    """Responses of every checkpoint; with `hostile`, the first item of a benchmark attacks the page."""
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for checkpoint in checkpoints()["checkpoint"].unique(maintain_order=True).to_list():
@@ -206,14 +284,28 @@ def records(items: int = 12, hostile: bool = True) -> pl.DataFrame:
                         answer = f"The answer is {item + 1}. {attack}"
                         rows.append(
                             {
-                                "checkpoint": checkpoint, "benchmark": name, "domain": domain, "probe": "generate",
-                                "item": f"item-{item:03d}", "cluster": f"item-{item:03d}", "sample": sample,
-                                "prompt_hash": "p", "sampling_hash": "s", "engine": "mock",
-                                "text": f"<think>{thought}</think>{answer}", "reasoning": thought, "answer": answer,
-                                "closed": True, "finish": "length" if kind == "missing" else "stop",
-                                "n_tokens": 40 + 3 * item, "n_reasoning_tokens": 20, "extracted": str(item + 1),
-                                "verdict": str(kind), "score": 1.0 if kind == "correct" else 0.0, "margin": None,
+                                "checkpoint": checkpoint,
+                                "benchmark": name,
+                                "domain": domain,
+                                "probe": "generate",
+                                "item": f"item-{item:03d}",
+                                "cluster": f"item-{item:03d}",
+                                "sample": sample,
+                                "prompt_hash": "p",
+                                "sampling_hash": "s",
+                                "engine": "mock",
+                                "text": f"<think>{thought}</think>{answer}",
+                                "reasoning": thought,
+                                "answer": answer,
+                                "closed": True,
+                                "finish": "length" if kind == "missing" else "stop",
+                                "n_tokens": 40 + 3 * item,
+                                "n_reasoning_tokens": 20,
+                                "extracted": str(item + 1),
+                                "verdict": str(kind),
+                                "score": 1.0 if kind == "correct" else 0.0,
+                                "margin": None,
                                 "scorer": "test",
                             }
-                        )  # fmt: skip
+                        )
     return recs.frame(rows)

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from dipscope.analysis.results import Analysis, Finding
 from dipscope.report import figures, samples, words
+from dipscope.report.look import PARTS, Look
 from dipscope.workspace import write_atomic
 
 VEGA_LITE = "6.4"
@@ -59,8 +60,11 @@ def render(
     """The HTML of the page."""
     # Text of models reaches the page through autoescape or as inert JSON; the policy below, which admits
     # only these two scripts by their hashes, holds even if both should fail.
-    scripts = [_script(vl_convert.javascript_bundle(vl_version=VEGA_LITE)), _script(_template("page.js"))]
-    look = figures.Look(analysis)
+    scripts = [
+        _script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+        _script(_template("page.js")),
+    ]
+    look = Look(analysis)
     chosen = samples.choose(records, checkpoints)
     html = (
         _environment()
@@ -75,7 +79,7 @@ def render(
             groups=[
                 {"name": words.clean(g), "short": s, "colour": look.colours[s]} for g, s in look.names.items()
             ],
-            parts=[{"name": n, "colour": c} for n, c in figures.PARTS.values()],
+            parts=[{"name": n, "colour": c} for n, c in PARTS.values()],
             domains=_domains(analysis, drawn),
             figures={k: [f for f in drawn if f.kind == k] for k in {f.kind for f in drawn}},
             drawn=drawn,
@@ -181,8 +185,9 @@ def _ledger(findings: Sequence[Finding], drawn: Sequence[figures.Figure]) -> lis
     for f in findings:
         row = {
             "id": words.clean(f.id), "claim": words.clean(f.claim), "scope": words.clean(f.scope),
-            "test": words.clean(f.test), "verdict": f.verdict, "needs": words.clean(f.needs), "count": f.items,
-            "seeds": f.seeds, "caveats": [words.clean(c) for c in f.caveats], "link": _link(f.figure, drawn),
+            "test": words.clean(f.test), "verdict": f.verdict, "needs": words.clean(f.needs),
+            "count": f.items, "seeds": f.seeds, "caveats": [words.clean(c) for c in f.caveats],
+            "link": _link(f.figure, drawn),
             "effect": words.estimate(f.effect, f.unit) if f.effect else "",
             "p": words.probability(f.p) if f.p is not None else "", "bar": None,
         }  # fmt: skip

@@ -134,9 +134,8 @@ def summary(analysis: Analysis) -> str:
     if counts["supported"]:
         parts.append(f"supports {counts['supported']}{_clearest(analysis, 'supported', counts['supported'])}")
     if counts["contradicted"]:
-        parts.append(
-            f"contradicts {counts['contradicted']}{_clearest(analysis, 'contradicted', counts['contradicted'])}"
-        )
+        clearest = _clearest(analysis, "contradicted", counts["contradicted"])
+        parts.append(f"contradicts {counts['contradicted']}{clearest}")
     if counts["inconclusive"]:
         parts.append(f"leaves {counts['inconclusive']} undecided")
     said = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

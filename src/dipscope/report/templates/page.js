@@ -35,7 +35,7 @@
 
   async function draw(node) {
     const width = node.clientWidth;
-    if (!width || drawnAt.get(node) === width) return;
+    if (!width || node.closest("details:not([open])") || drawnAt.get(node) === width) return;
     drawnAt.set(node, width);
     const spec = withoutLegends(specs[node.dataset.figure]);
     spec.config = dress(specs[node.dataset.figure]);
