@@ -243,7 +243,7 @@ def _digits(right: int, near: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _add(rng: random.Random) -> Item:
-    a, b = rng.randint(2, 60), rng.randint(2, 39)
+    a, b = rng.randint(2, 30), rng.randint(2, 20)
     near = (a + b + 10, a + b - 1, a + b - 10, a + b + 1)
     return Item(
         f"{a}+{b}",
