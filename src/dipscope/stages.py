@@ -55,7 +55,7 @@ def base(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
     """Put the base model into the workspace (or find it where it lives) and hash its weights."""
-    from dipscope.train.checkpoints import weights_hash
+    from dipscope.weights import weights_hash
 
     s = cell.settings
     if "organism" in s:
@@ -158,7 +158,8 @@ def measure(
 ) -> dict[str, Any]:
     """Measure one checkpoint on every benchmark."""
     from dipscope import measure as measuring
-    from dipscope.train.checkpoints import verify, weights_hash
+    from dipscope.train.checkpoints import verify
+    from dipscope.weights import weights_hash
 
     step, source = cell.settings["step"], inputs[0]
     if step:
@@ -185,7 +186,12 @@ def measure(
         engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
         workspace.root / "records" / checkpoint, report,
     )  # fmt: skip
-    return {"checkpoint": checkpoint, "engine": engine.name, "shards": shards, "swap": asdict(engine.swap_report)}
+    return {
+        "checkpoint": checkpoint,
+        "engine": engine.name,
+        "shards": shards,
+        "swap": asdict(engine.swap_report),
+    }
 
 
 def replace_fix(error: DipscopeError, fix: str) -> DipscopeError:

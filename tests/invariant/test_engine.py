@@ -18,6 +18,7 @@ from dipscope.engine.decoder import Decoder
 from dipscope.engine.local import LocalEngine
 from dipscope.engine.sampling import draw, uniform
 from dipscope.errors import DipscopeError
+from dipscope.weights import weights_hash
 
 VOCAB = 97
 SHAPES = {
@@ -271,7 +272,7 @@ def test_swap_gives_the_results_of_a_fresh_engine(tmp_path):
         engine.load(folder)
         assert run(engine, wanted) == run(loaded(folder, slots=8), wanted)
         seen.add(engine.swap_report.weights_hash)
-    assert seen == {swap.weights_hash(folder) for folder in folders} and len(seen) == 3
+    assert seen == {weights_hash(folder) for folder in folders} and len(seen) == 3
     assert engine.swap_report.changed is True
     assert engine.swap_report.reference_error is None
     engine.load(folders[0])
@@ -332,7 +333,7 @@ def test_sharded_checkpoint_is_the_same_model(tmp_path):
     model = save(tmp_path / "whole", "qwen3")
     model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    assert swap.weights_hash(tmp_path / "whole") == swap.weights_hash(tmp_path / "shards")
+    assert weights_hash(tmp_path / "whole") == weights_hash(tmp_path / "shards")
     wanted = requests(5)
     assert run(loaded(tmp_path / "whole"), wanted) == run(loaded(tmp_path / "shards"), wanted)
 

@@ -8,7 +8,6 @@ checkpoint before, which must differ unless the weights are the same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from dipscope.engine.base import ScoreRequest
 from dipscope.errors import DipscopeError
+from dipscope.weights import WeightsDigest
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class TensorFiles:
         """Shape of one tensor, without reading it."""
         return tuple(self._open[self.file_of[name]].get_slice(name).get_shape())
 
+    def dtype(self, name: str) -> str:
+        """Format of one tensor as safetensors names it."""
+        return str(self._open[self.file_of[name]].get_slice(name).get_dtype())
+
     @staticmethod
     def _damaged(path: Path, error: Exception, what: str = "") -> DipscopeError:
         return DipscopeError(f"the file is damaged{what} ({error})", str(path), "Save or fetch it again.")
@@ -132,12 +136,12 @@ def verify_tensors(checkpoint: Path, places: Mapping[str, list[Tensor]]) -> str:
     """Read the files once more and compare every tensor in place with them, bit for bit.
 
     Returns:
-        The weights' hash, as `weights_hash` gives it, from the same reading.
+        The weights' hash, as `weights.weights_hash` gives it, from the same reading.
 
     Raises:
         DipscopeError: naming the first tensor that differs.
     """
-    files, digest = TensorFiles(checkpoint), hashlib.sha256()
+    files, digest = TensorFiles(checkpoint), WeightsDigest()
     for name in sorted(files.file_of):
         source = _digested(files, name, digest)
         for view in places.get(name, ()):
@@ -148,18 +152,10 @@ def verify_tensors(checkpoint: Path, places: Mapping[str, list[Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def weights_hash(checkpoint: Path) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all tensors: the same however they are sharded."""
-    files, digest = TensorFiles(checkpoint), hashlib.sha256()
-    for name in sorted(files.file_of):
-        _digested(files, name, digest)
-    return digest.hexdigest()
-
-
-def _digested(files: TensorFiles, name: str, digest: hashlib._Hash) -> Tensor:
+def _digested(files: TensorFiles, name: str, digest: WeightsDigest) -> Tensor:
     tensor = files.read(name).contiguous()
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    digest.begin(name, files.dtype(name), tensor.shape)
+    digest.data(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return tensor
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dipscope.errors import DipscopeError
+from dipscope.weights import damaged, weights_hash
 from dipscope.workspace import hash_file, sync_folder, unwritable, write_atomic
 
 if TYPE_CHECKING:
@@ -101,44 +100,6 @@ def _load_back(model: Any, folder: Path, weights: Mapping[str, torch.Tensor], dt
             )
 
 
-def weights_hash(folder: Path) -> str:
-    """Content hash of the weights in a directory: names, formats, shapes and bytes, 16 hex digits.
-
-    How tensors are spread over files, and the metadata of the files, do not matter. The header of a
-    safetensors file is an 8-byte little-endian length and JSON with the byte range of every tensor.
-
-    Raises:
-        DipscopeError: there are no safetensors files, or one is damaged.
-    """
-    where: dict[str, tuple[Path, int, dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 100_000_000)))
-            header.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            if path.stat().st_size != 8 + length + end:
-                raise ValueError("its size does not fit its header")
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, f"is not a whole safetensors file ({error})") from None
-        where |= {name: (path, 8 + length, entry) for name, entry in header.items()}
-    if not where:
-        raise _damaged(folder, "has no safetensors files")
-    digest = hashlib.sha256()
-    for name in sorted(where):
-        path, base, entry = where[name]
-        begin, end = entry["data_offsets"]
-        digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
-        with path.open("rb") as file:
-            file.seek(base + begin)
-            left = end - begin
-            while left > 0 and (block := file.read(min(left, 1 << 24))):
-                digest.update(block)
-                left -= len(block)
-    return digest.hexdigest()[:16]
-
-
 def read_marker(folder: Path) -> dict[str, Any] | None:
     """The marker of a complete checkpoint; None where there is none."""
     try:
@@ -146,7 +107,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise _damaged(folder / MARKER, "is not JSON") from None
+        raise damaged(folder / MARKER, "is not JSON") from None
     return marker
 
 
@@ -158,16 +119,12 @@ def verify(folder: Path) -> str:
     """
     marker = read_marker(folder)
     if marker is None:
-        raise _damaged(folder, "is incomplete: it has no marker")
+        raise damaged(folder, "is incomplete: it has no marker")
     for name, expected in marker["files"].items():
         path = folder / name
         if not path.is_file() or hash_file(path) != expected:
-            raise _damaged(path, "is missing or has changed")
+            raise damaged(path, "is missing or has changed")
     digest = weights_hash(folder)
     if digest != marker["weights"]:
-        raise _damaged(folder, "has other weights than its marker says")
+        raise damaged(folder, "has other weights than its marker says")
     return digest
-
-
-def _damaged(path: Path, what: str) -> DipscopeError:
-    return DipscopeError(what, str(path), "Remove the checkpoint and run again.", fault=True)
