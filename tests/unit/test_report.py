@@ -260,9 +260,11 @@ def test_effects_have_no_more_digits_than_their_interval(effect: Estimate, unit:
 
 def test_the_summary_is_made_from_the_findings() -> None:
     text = words.summary(made.analysis())
-    assert text.startswith("Of 4 tested claims the study supports 2")
+    assert text.startswith("2 of 4 tests support their claim")
     assert "CoT traces transfer further" in text
-    assert "1 more could not be tested" in text
+    assert "1 contradicts it" in text and "1 is inconclusive" in text
+    assert text.endswith("; 1 claim could not be tested.")
+    assert words.summary(made.analysis(findings=made.findings()[2:3])).startswith("None of 1 test supports")
     only = made.analysis(findings=made.findings()[4:])
     assert words.summary(only) == "No claim could be tested with these records."
 
@@ -292,6 +294,22 @@ def test_the_terminal_view_fits_and_says_everything(width: int) -> None:
         assert word in flat
     assert "\x1b" not in text
     assert "[red]not" in flat
+
+
+def test_a_claim_with_many_scopes_is_said_once(drawn: list[figures.Figure]) -> None:
+    first = replace(made.findings()[0], caveats=("shared caveat", "own caveat"))
+    second = replace(first, scope="another group", verdict="inconclusive", caveats=("shared caveat",))
+    analysis = made.analysis(findings=(first, second))
+    out = io.StringIO()
+    terminal.show(analysis, Console(file=out, width=110))
+    ledger = out.getvalue().split("Findings")[1]
+    ledgers = [
+        ledger,
+        page.render(analysis, made.records(1), made.checkpoints(), drawn).split('id="ledger"')[1],
+    ]
+    for text in ledgers:
+        assert text.count(first.claim) == text.count("shared caveat") == text.count("own caveat") == 1
+        assert first.scope in text and "another group" in text
 
 
 def test_sparklines_share_the_scale_they_are_given() -> None:

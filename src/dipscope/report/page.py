@@ -84,7 +84,7 @@ def render(
             figures={k: [f for f in drawn if f.kind == k] for k in {f.kind for f in drawn}},
             drawn=drawn,
             tally=words.tally(analysis.findings),
-            findings=_ledger(analysis.findings, drawn),
+            claims=_ledger(analysis.findings, drawn),
             has_samples=bool(chosen["benchmarks"]),
             specs=Markup(samples.embed({f.name: f.spec for f in drawn if f.kind != "hero"})),
             samples=Markup(samples.embed(chosen)),
@@ -175,30 +175,43 @@ def _domains(analysis: Analysis, drawn: Sequence[figures.Figure]) -> list[dict[s
 
 
 def _ledger(findings: Sequence[Finding], drawn: Sequence[figures.Figure]) -> list[dict[str, Any]]:
-    """The findings as the page shows them. Intervals of one unit share a scale around no effect."""
+    """Claims with their findings as the page shows them; intervals of one unit share a scale."""
     reach: dict[str, float] = {}
     for f in findings:
         if f.effect is not None:
-            null = 1.0 if words.is_ratio(f.unit) else 0.0
+            null = _null(f)
             reach[f.unit] = max(reach.get(f.unit, 0.0), f.effect.high - null, null - f.effect.low)
-    rows = []
-    for f in findings:
-        row = {
-            "id": words.clean(f.id), "claim": words.clean(f.claim), "scope": words.clean(f.scope),
-            "test": words.clean(f.test), "verdict": f.verdict, "needs": words.clean(f.needs),
-            "count": f.items, "seeds": f.seeds, "caveats": [words.clean(c) for c in f.caveats],
-            "link": _link(f.figure, drawn),
-            "effect": words.estimate(f.effect, f.unit) if f.effect else "",
-            "p": words.probability(f.p) if f.p is not None else "", "bar": None,
-        }  # fmt: skip
-        if f.effect is not None and reach[f.unit] > 0:
-            null = 1.0 if words.is_ratio(f.unit) else 0.0
-            low, dot, high = (
-                50 + 50 * (x - null) / reach[f.unit] for x in (f.effect.low, f.effect.value, f.effect.high)
-            )
-            row["bar"] = {"left": f"{low:.1f}", "width": f"{high - low:.1f}", "dot": f"{dot:.1f}"}
-        rows.append(row)
-    return rows
+    claims = []
+    for claim, group in words.by_claim(findings).items():
+        shared = words.common([f.caveats for f in group])
+        tests = list(dict.fromkeys(words.clean(f.test) for f in group if f.test))
+        claims.append(
+            {
+                "claim": words.clean(claim),
+                "test": "; ".join(tests),
+                "caveats": [words.clean(c) for c in shared],
+                "rows": [_row(f, shared, reach.get(f.unit, 0.0), drawn) for f in group],
+            }
+        )
+    return claims
+
+
+def _row(f: Finding, shared: Sequence[str], reach: float, drawn: Sequence[figures.Figure]) -> dict[str, Any]:
+    row = {
+        "scope": words.clean(f.scope), "verdict": f.verdict, "needs": words.clean(f.needs), "count": f.items,
+        "seeds": f.seeds, "caveats": [words.clean(c) for c in f.caveats if c not in shared],
+        "link": _link(f.figure, drawn), "effect": words.estimate(f.effect, f.unit) if f.effect else "",
+        "p": words.probability(f.p) if f.p is not None else "", "bar": None,
+    }  # fmt: skip
+    if f.effect is not None and reach > 0:
+        ends = (f.effect.low, f.effect.value, f.effect.high)
+        low, dot, high = (50 + 50 * (x - _null(f)) / reach for x in ends)
+        row["bar"] = {"left": f"{low:.1f}", "width": f"{high - low:.1f}", "dot": f"{dot:.1f}"}
+    return row
+
+
+def _null(f: Finding) -> float:
+    return 1.0 if words.is_ratio(f.unit) else 0.0
 
 
 def _link(reference: str, drawn: Sequence[figures.Figure]) -> str:

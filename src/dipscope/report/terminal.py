@@ -104,31 +104,38 @@ def _shape(c: Curve) -> Text:
 
 
 def _ledger(findings: Sequence[Finding], width: int) -> RenderableType:
-    if width < MEDIUM:
-        return Group(*(_stacked_finding(f) for f in findings))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=1)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("claim", ratio=3, overflow="fold")
-    table.add_column("effect [interval]", ratio=2, overflow="fold")
-    for f in findings:
-        table.add_row(Text(f.verdict, style=STYLES[f.verdict]), _claim(f), _effect(f))
+    parts: list[RenderableType] = []
+    for claim, group in words.by_claim(findings).items():
+        shared = words.common([f.caveats for f in group])
+        head = Text(words.clean(claim), style="bold")
+        for caveat in shared:
+            head.append(f"\n! {words.clean(caveat)}", style="not bold yellow")
+        rows = _rows(group, shared) if width >= MEDIUM else Group(*(_stacked(f, shared) for f in group))
+        parts.append(Group(head, Padding(rows, (0, 0, 1, 2))))
+    return Group(*parts)
+
+
+def _rows(group: Sequence[Finding], shared: Sequence[str]) -> RenderableType:
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.add_column(no_wrap=True, width=12)
+    table.add_column(ratio=5, overflow="fold")
+    table.add_column(ratio=4, overflow="fold")
+    for f in group:
+        table.add_row(Text(f.verdict, style=STYLES[f.verdict]), _scope(f, shared), _effect(f))
     return table
 
 
-def _stacked_finding(f: Finding) -> RenderableType:
-    body = Padding(Group(_claim(f), _effect(f)), (0, 0, 1, 2))
-    return Group(Text(f.verdict, style=STYLES[f.verdict]), body)
+def _stacked(f: Finding, shared: Sequence[str]) -> RenderableType:
+    body = [_scope(f, shared)] + ([_effect(f)] if f.effect is not None else [])
+    return Group(Text(f.verdict, style=STYLES[f.verdict]), Padding(Group(*body), (0, 0, 0, 2)))
 
 
-def _claim(f: Finding) -> Text:
-    text = Text(words.clean(f.claim))
-    if f.scope:
-        text.append(f"\n{words.clean(f.scope)}", style="dim")
-    for caveat in f.caveats:
-        text.append(f"\n! {words.clean(caveat)}", style="yellow")
+def _scope(f: Finding, shared: Sequence[str]) -> Text:
+    lines = [Text(words.clean(f.scope))] if f.scope else []
+    lines += [Text(f"! {words.clean(c)}", style="yellow") for c in f.caveats if c not in shared]
     if f.verdict == "not tested" and f.needs:
-        text.append(f"\nwould test it: {words.clean(f.needs)}", style="dim")
-    return text
+        lines.append(Text(f"would test it: {words.clean(f.needs)}", style="dim"))
+    return Text("\n").join(lines)
 
 
 def _effect(f: Finding) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import floor, isfinite, log10
 
 from dipscope.analysis.results import Analysis, Curve, Estimate, Finding, Shape
@@ -75,18 +75,18 @@ def is_ratio(unit: str) -> bool:
 def estimate(effect: Estimate, unit: str = "score") -> str:
     """An effect with its interval: `+8.1 points [6.0, 10.2]`.
 
-    A unit that ends in `, score` is shown in points. What else a long unit says stands in brackets.
+    A unit that ends in `score` is shown in points. What else a long unit says stands in brackets.
     """
-    what, _, last = unit.rpartition(", ")
-    points = last in ("score", "share")
+    points = unit.endswith(("score", "share"))
+    what = re.sub(r"(, |^)(score|share)$", "", unit)
     scale, word = (100.0, " points") if points else (1.0, f" {clean(unit)}")
     if not points and (is_ratio(unit) or len(unit) > 12):
-        what, word = unit, ""
+        word = ""
     numbers = [scale * x for x in (effect.value, effect.low, effect.high)]
     places = decimals((numbers[2] - numbers[1]) / 2)
     places = min(1, places) if points else places
     value, low, high = (signed(x, places, plus=i == 0 and not is_ratio(unit)) for i, x in enumerate(numbers))
-    said = f" ({clean(what)})" if what else ""
+    said = f" ({clean(what)})" if what and (points or not word) else ""
     return f"{value}{word} [{low}, {high}]{said}"
 
 
@@ -130,17 +130,33 @@ def summary(analysis: Analysis) -> str:
     tested = len(analysis.findings) - untested
     if not tested:
         return "No claim could be tested with these records."
-    parts = []
-    if counts["supported"]:
-        parts.append(f"supports {counts['supported']}{_clearest(analysis, 'supported', counts['supported'])}")
-    if counts["contradicted"]:
-        clearest = _clearest(analysis, "contradicted", counts["contradicted"])
-        parts.append(f"contradicts {counts['contradicted']}{clearest}")
-    if counts["inconclusive"]:
-        parts.append(f"leaves {counts['inconclusive']} undecided")
+    for_it, against, open_ = (counts[v] for v in VERDICTS[:3])
+    parts = [f"{for_it or 'none'} of {tested} test{'s' * (tested > 1)} support{'s' * (for_it < 2)} its claim"]
+    if for_it > 1:
+        parts[0] = parts[0].replace("its claim", "their claim")
+    parts[0] += _clearest(analysis, "supported", for_it)
+    if against:
+        parts.append(
+            f"{against} contradict{'s' * (against == 1)} it{_clearest(analysis, 'contradicted', against)}"
+        )
+    if open_:
+        parts.append(f"{open_} {'is' if open_ == 1 else 'are'} inconclusive")
     said = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    rest = f"; {untested} more could not be tested" if untested else ""
-    return f"Of {tested} tested claim{'s' if tested > 1 else ''} the study {said}{rest}."
+    rest = f"; {untested} claim{'s' * (untested > 1)} could not be tested" if untested else ""
+    return f"{said[0].upper()}{said[1:]}{rest}."
+
+
+def by_claim(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """Findings under the claim they test, both in order of appearance."""
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.claim, []).append(finding)
+    return found
+
+
+def common(lists: Sequence[Sequence[str]]) -> list[str]:
+    """What stands in every one of several lists, in the order of the first; nothing for a single list."""
+    return [x for x in lists[0] if all(x in other for other in lists)] if len(lists) > 1 else []
 
 
 def _clearest(analysis: Analysis, verdict: str, count: int) -> str:
@@ -149,11 +165,13 @@ def _clearest(analysis: Analysis, verdict: str, count: int) -> str:
     for finding in analysis.findings:
         effect = finding.effect
         if finding.verdict == verdict and effect is not None:
-            ratio = abs(effect.value) / max(effect.high - effect.low, 1e-9)
+            null = 1.0 if is_ratio(finding.unit) else 0.0
+            ratio = abs(effect.value - null) / max(effect.high - effect.low, 1e-9)
             if ratio > lead:
                 best, lead = finding, ratio
     if best is None or best.effect is None:
         return ""
     claim = clean(best.claim).rstrip(". ")
     first = "most clearly " if count > 1 else ""
-    return f" ({first}\u201c{claim}\u201d, {estimate(best.effect, best.unit)})"
+    where = f" in {clean(best.scope)}" if best.scope else ""
+    return f" ({first}\u201c{claim}\u201d{where}: {estimate(best.effect, best.unit)})"

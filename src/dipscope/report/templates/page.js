@@ -102,8 +102,19 @@
   filters.forEach((b) => b.addEventListener("click", () => {
     press(filters, b);
     all(".finding").forEach((f) => { f.hidden = Boolean(b.dataset.verdict) && f.dataset.verdict !== b.dataset.verdict; });
+    all(".claim").forEach((c) => { c.hidden = !c.querySelector(".finding:not([hidden])"); });
   }));
   all("details").forEach((d) => d.addEventListener("toggle", () => { if (d.open) drawAll(d); }));
+  // A finding may point into a fold.
+  const reveal = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = target && target.closest("details");
+    if (fold && !fold.open) {
+      fold.open = true;
+      target.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", reveal);
   addEventListener("beforeprint", () => all("#benchmarks details").forEach((d) => { d.open = true; }));
   let pending = 0;
   addEventListener("resize", () => { clearTimeout(pending); pending = setTimeout(() => drawAll(), 150); });
@@ -165,5 +176,5 @@
   addEventListener("error", () => { document.documentElement.dataset.error = "script"; });
   addEventListener("unhandledrejection", () => { document.documentElement.dataset.error = "chart"; });
   browse();
-  drawAll();
+  drawAll().then(reveal);
 })();
