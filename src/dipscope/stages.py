@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,14 +91,14 @@ def prepare(
     table = [variants.apply(s["variant"], t, random.Random(f"{s['seed']}:{t.id}")) for t in original]
     if replayed:
         from dipscope.data import replay
+        from dipscope.organism.prompts import replay_prompts
 
         folder = workspace.absolute(inputs[0]["folder"])
         engine = _engine(folder)
+        prompts: Iterable[str] = replay.general_prompts(s["seed"])
         if s["prompts"] == "organism":
-            from dipscope.organism.prompts import replay_prompts as prompts
-        else:
-            prompts = replay.general_prompts
-        table += replay.replay(engine, _tokenizer(folder), replayed, s["seed"], prompts(s["seed"]), report)
+            prompts = replay_prompts(s["seed"])
+        table += replay.replay(engine, _tokenizer(folder), replayed, s["seed"], prompts, report)
     path = workspace.root / "data" / cell.key / "traces.parquet"
     trace_table.write(path, table)
     return {"traces": workspace.relative(path), "sha256": hash_file(path), "rows": len(table)}

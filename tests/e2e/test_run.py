@@ -1,4 +1,4 @@
-"""The whole chain through the command line, on a study small enough to be run, killed and damaged many times."""
+"""The whole chain through the command line, on a study small enough to be run, killed and damaged often."""
 
 import json
 import os
@@ -59,7 +59,17 @@ def start(study, workspace, *more, limit=None):
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "dipscope", "run", str(study), "--workspace", str(workspace), "--json", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "dipscope",
+        "run",
+        str(study),
+        "--workspace",
+        str(workspace),
+        "--json",
+        *more,
+    ]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=confine
     )
@@ -198,7 +208,9 @@ def test_status_and_plan_speak_json(undisturbed):
     study, workspace, _ = undisturbed
 
     def ask(*words):
-        out = subprocess.run([sys.executable, "-m", "dipscope", *words, "--json"], capture_output=True, text=True)
+        out = subprocess.run(
+            [sys.executable, "-m", "dipscope", *words, "--json"], capture_output=True, text=True
+        )
         assert out.returncode == 0, out.stderr
         return json.loads(out.stdout.splitlines()[-1])
 
