@@ -186,12 +186,9 @@ def measure(
         engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
         workspace.root / "records" / checkpoint, report,
     )  # fmt: skip
-    return {
-        "checkpoint": checkpoint,
-        "engine": engine.name,
-        "shards": shards,
-        "swap": asdict(engine.swap_report),
-    }
+    swap = engine.swap_report
+    done = {"checkpoint": checkpoint, "engine": engine.name, "shards": shards}
+    return {**done, "swap": asdict(swap) if swap else None}
 
 
 def replace_fix(error: DipscopeError, fix: str) -> DipscopeError:
