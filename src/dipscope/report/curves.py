@@ -15,7 +15,7 @@ def score(curves: Sequence[Curve], look: Look, title: str, height: int = 210) ->
     """Scores over the steps with their bands; `mode` switches to completed responses or truncation bounds."""
     rows = [row(c, p, look) for c in curves for p in c.points]
     ranges = {
-        "all": span([r["low"] for r in rows] + [r["high"] for r in rows]),
+        "all": _reach(rows),
         "bounds": span([r["lower"] for r in rows] + [r["upper"] for r in rows]),
         "completed": span([r["completed"] for r in rows if r["completed"] is not None]),
     }
@@ -45,7 +45,7 @@ def score(curves: Sequence[Curve], look: Look, title: str, height: int = 210) ->
     bases = sorted({r["score"] for r in rows if r["step"] == 0})
     layers = [
         look.chart([{"y": b} for b in bases]).mark_rule(strokeDash=[4, 4]).encode(y=y),
-        chart.mark_area(line=False).encode(
+        chart.mark_area(clip=True).encode(
             x=x,
             y=alt.Y("lo:Q", scale=y["scale"], title=None),
             y2="hi:Q",
@@ -73,6 +73,14 @@ def score(curves: Sequence[Curve], look: Look, title: str, height: int = 210) ->
             )
         )
     return alt.layer(*layers).properties(title=title, height=height, width=WIDTH)
+
+
+def _reach(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """The range of the bands, but no further from the scores than keeps the lines readable."""
+    scores = [r["score"] for r in rows]
+    room = max(0.2, max(scores) - min(scores))
+    low, high = min(r["low"] for r in rows), max(r["high"] for r in rows)
+    return span([max(low, min(scores) - room), min(high, max(scores) + room)])
 
 
 def length(curves: Sequence[Curve], look: Look) -> Chart:

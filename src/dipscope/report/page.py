@@ -46,12 +46,22 @@ def write(analysis: Analysis, records: pl.DataFrame, checkpoints: pl.DataFrame, 
         spec = json.dumps(figure.spec, indent=1, sort_keys=True)
         stem = out / "figures" / figure.name
         write_atomic(stem.with_name(f"{figure.name}.vl.json"), spec)
-        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+        svg = _renumbered(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomic(stem.with_name(f"{figure.name}.svg"), svg)
         write_atomic(stem.with_name(f"{figure.name}.png"), vl_convert.svg_to_png(svg, scale=PIXELS))
     page = out / "index.html"
     write_atomic(page, render(analysis, records, checkpoints, drawn))
     return page
+
+
+def _renumbered(svg: str) -> str:
+    """The drawing with clip paths numbered from 0; Vega counts them through the life of a process."""
+    found: dict[str, str] = {}
+    return re.sub(
+        r'(?<=id=")clip\d+(?=")|(?<=url\(#)clip\d+(?=\))',
+        lambda m: found.setdefault(m[0], f"clip{len(found)}"),
+        svg,
+    )
 
 
 def render(
