@@ -25,7 +25,9 @@ from dipscope.scoring.thinking import Response
 SEED, SIZE = 20_000_000, 20_000
 LONGEST = 4000  # characters of an answer that is worth scoring
 PATIENCE = 20.0  # seconds for one verdict; the slowest verifiers take milliseconds
-FORM = "End your reply with a line that says 'Answer:' followed by your final answer and nothing else."
+# As short as can be: longer statements of the form make SmolLM2-135M talk about the form instead.
+FORM = "Write your answer after 'Answer:'."
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -82,8 +84,7 @@ class GymBenchmark:
 
     def judge(self, item: Item, response: Response) -> Judgement:
         """The verifier's verdict on the extracted answer; only full credit is correct."""
-        several = "\n" in item.gold["answer"]
-        said = extract(response.answer, several) if response.closed else None
+        said = extract(response.answer, item.gold["answer"]) if response.closed else None
         if said is None:
             return MISSING
         if len(said) > LONGEST:
@@ -97,22 +98,26 @@ class GymBenchmark:
         return Judgement.of(reply["score"] > 0.99, said)
 
 
-def extract(text: str, several_lines: bool = False) -> str | None:
+def extract(text: str, gold: str) -> str | None:
     """The final answer: after the last `Answer:`, in the last answer tags or box, in this order.
+
+    Where a number is wanted and none of these is there, the last number of the text is the answer.
 
     Args:
         text: what follows the thinking block.
-        several_lines: whether an answer may be longer than one line.
+        gold: a right answer, whose form (a number, one line, several lines) the extraction goes by.
     """
     _, marker, after = text.rpartition("Answer:")
     if marker:
         after = after.removeprefix("**").strip()
-        said = after if several_lines else after.partition("\n")[0]
+        said = after if "\n" in gold else after.partition("\n")[0]
     elif tagged := _TAGGED.findall(text):
         said = tagged[-1]
     else:
         said = _boxed(text)
     said = said.strip().strip("*`$").strip()
+    if not said and not marker and _NUMBER.fullmatch(gold):
+        said = (_NUMBER.findall(text) or [""])[-1]
     return said or None
 
 
