@@ -49,7 +49,7 @@ def verdicts(analysis: Analysis, id: str) -> dict[str, str]:
     [
         ("in-domain-gain", "m/cot/r", "supported"),
         ("dip-recovery", "m/cot/r · ood_reasoning", "supported"),
-        ("dip-recovery", "m/cot/r · ood_general", "inconclusive"),
+        ("dip-recovery", "m/cot/r · ood_general", "contradicted"),
         ("captured-format", "m/cot/r · ood_general", "supported"),
         ("captured-format", "m/cot/r · ood_reasoning", "supported"),
         ("captured-format", "m/nocot/r · ood_general", "not tested"),

@@ -71,6 +71,9 @@ def dip_and_recovery(ctx: Context) -> list[Finding]:
                 notes.append("recovery to within the margin of the base is not established")
         elif shape.no_dip or shape.label in ("flat", "partial-recovery"):
             result = "contradicted"
+        elif shape.label == "fall-and-stay" and shape.net.high < -ctx.spec.margin:
+            result = "contradicted"
+            notes.append("the score falls and is below the base by more than the margin at the end")
         if shape.label == "partial-recovery":
             notes.append("the score rises again but ends below the base by more than the margin")
         if shape.depth_corrected is not None:
