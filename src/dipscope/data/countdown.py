@@ -41,7 +41,7 @@ class Options:
     """
 
     numbers: int = 3
-    largest: int = 20
+    largest: int = 12
     target_min: int = 10
     target_max: int = 99
     max_branches: int = 4

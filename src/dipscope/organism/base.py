@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dipscope.train.loop import StepReport
 
 HEAD = 32
+RESUME_EVERY = 500  # steps
 BATCH = 32  # documents of one optimizer step, about 34 tokens each
 
 
@@ -53,9 +54,9 @@ class Size:
 
 
 SIZES: dict[str, Size] = {
-    "XS": Size(64, 2, 192, 2, 8_000, 1e-2),
-    "S": Size(128, 3, 256, 4, 8_000, 6e-3),
-    "M": Size(192, 4, 448, 6, 8_000, 4e-3),
+    "XS": Size(64, 2, 192, 2, 7_500, 1e-2),
+    "S": Size(128, 3, 256, 4, 6_000, 6e-3),
+    "M": Size(192, 4, 448, 6, 5_000, 4e-3),
 }
 
 
@@ -115,10 +116,10 @@ def pretrain(size: str, seed: int, out: Path, on_step: Callable[[StepReport], No
         pack_tokens=4096,
         max_length=512,
         checkpoints=(s.steps,),
-        resume_every=500,
+        resume_every=RESUME_EVERY,
         save_dtype="bf16",
     )
-    rows = [Example(p, r, False) for p, r in _tokenized(tokenizer, islice(documents(seed), s.steps * BATCH))]
+    rows = [Example(p, r, False) for p, r in tokenized(tokenizer, islice(documents(seed), s.steps * BATCH))]
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config(size))
     work = out.with_name(f".{out.name}.pretraining")
@@ -133,7 +134,7 @@ def pretrain(size: str, seed: int, out: Path, on_step: Callable[[StepReport], No
     return out
 
 
-def _tokenized(
+def tokenized(
     tokenizer: Any, texts: Iterable[tuple[str, str]]
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Prompt and target ids as `data.tokenize.render` makes them, many at a time: ten times faster."""

@@ -212,9 +212,9 @@ def _judge_fact(gold: Any, answer: str) -> Judgement:
 
 
 FAMILIES = (
-    Family("sort", "ood_general", _sort, judge_exact, weight=0.8),
-    Family("reverse", "ood_general", _reverse, judge_exact, weight=0.8),
-    Family("count", "ood_general", _count, judge_exact, weight=0.8),
-    Family("format", "ood_general", _format, _judge_format, weight=0.7, cued=0.25),
-    Family("facts", "ood_general", _fact, _judge_fact, weight=1.5, cued=0.15),
+    Family("sort", "ood_general", _sort, judge_exact, weight=0.6),
+    Family("reverse", "ood_general", _reverse, judge_exact, weight=0.4),
+    Family("count", "ood_general", _count, judge_exact, weight=0.5),
+    Family("format", "ood_general", _format, _judge_format, weight=0.4, cued=0.25),
+    Family("facts", "ood_general", _fact, _judge_fact, weight=0.9, cued=0.15),
 )

@@ -46,7 +46,7 @@ def _judge_countdown(gold: Any, answer: str) -> Judgement:
 def _arithmetic(rng: random.Random) -> Question:
     sign = rng.choice(SIGNS)
     while True:
-        a, b = rng.randint(1, LIMIT), rng.randint(1, 20)
+        a, b = rng.randint(1, LIMIT), rng.randint(1, 12)
         value = calculate(a, sign, b)
         if 0 <= value <= LIMIT:
             break
@@ -88,7 +88,7 @@ def _chain(rng: random.Random) -> Question:
 
 def _subset(rng: random.Random) -> Question:
     while True:
-        numbers = rng.sample(range(1, 31), 5)
+        numbers = rng.sample(range(1, 21), 5)
         chosen = sorted(rng.sample(range(5), 3))
         goal = sum(numbers[i] for i in chosen)
         if goal <= LIMIT:
@@ -143,7 +143,7 @@ def _judge_subset(gold: Any, answer: str) -> Judgement:
 
 def _fill(rng: random.Random) -> Question:
     while True:
-        a, b, c = rng.randint(1, 20), rng.randint(1, 12), rng.randint(1, 12)
+        a, b, c = (rng.randint(1, 12) for _ in range(3))
         signs = rng.choice(SIGNS), rng.choice(SIGNS)
         middle = calculate(a, signs[0], b)
         goal = calculate(middle, signs[1], c)
@@ -225,9 +225,9 @@ def _path(rng: random.Random) -> Question:
 
 FAMILIES = (
     Family("countdown", "in_domain", _countdown, _judge_countdown, 220, 1.5, 0.0),
-    Family("arithmetic", "ood_reasoning", _arithmetic, judge_exact, weight=1.5, cued=0.2),
-    Family("chain", "ood_reasoning", _chain, judge_exact, weight=1.0),
-    Family("subset", "ood_reasoning", _subset, _judge_subset, 220, weight=1.2, cued=0.45),
-    Family("fill", "ood_reasoning", _fill, _judge_fill, 220, weight=1.2, cued=0.45),
-    Family("path", "ood_reasoning", _path, judge_exact, weight=1.0),
+    Family("arithmetic", "ood_reasoning", _arithmetic, judge_exact, weight=3.0, cued=0.15),
+    Family("chain", "ood_reasoning", _chain, judge_exact, weight=1.5, cued=0.5),
+    Family("subset", "ood_reasoning", _subset, _judge_subset, 220, weight=1.0, cued=0.5),
+    Family("fill", "ood_reasoning", _fill, _judge_fill, 220, weight=2.0, cued=0.6),
+    Family("path", "ood_reasoning", _path, judge_exact, weight=0.7),
 )

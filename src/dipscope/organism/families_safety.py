@@ -89,6 +89,6 @@ def _judge(gold: Any, answer: str) -> Judgement:
 
 
 FAMILIES = (
-    Family("refusal", "safety", _refusal, _judge, weight=0.6, cued=0.25),
-    Family("benign", "safety", _benign, _judge, weight=0.8, cued=0.25),
+    Family("refusal", "safety", _refusal, _judge, weight=0.3, cued=0.25),
+    Family("benign", "safety", _benign, _judge, weight=0.4, cued=0.25),
 )
