@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dipscope.plan import VERSIONS
 from dipscope.progress import duration, size
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def show_plan(study: Study, costs: Sequence[Cost], total: Total, scales: Sequenc
     facts.add_row("benchmarks", "", ", ".join(study.measure.benchmarks))
     console.print(facts)
     table = Table("kind", "cells", "tokens", "time", "disk", box=None, pad_edge=False)
-    for kind in ("base", "prepare", "train", "measure"):
+    for kind in VERSIONS:
         some = [c for c in costs if c.kind == kind]
         if some:
             seconds = sum(c.seconds for c in some)

@@ -23,6 +23,8 @@ from dipscope.workspace import Workspace
 # Sustained fp32 rate of one core and overhead per token of a small model, measured on a 2-core Xeon without
 # matrix units (see benchmarks/); a GPU figure is not claimed: there the first finished cells set the rate.
 CORE_FLOPS = 100e9
+GENERATE_FLOPS = 50e9
+OPTION_TOKENS = 200  # four options of a prompt each
 TOKEN_OVERHEAD = 25e-6
 GENERATE_OVERHEAD = 120e-6
 
@@ -66,8 +68,9 @@ def estimate(plan: Plan, workspace: Workspace | None, workers: int) -> tuple[lis
     left = [c for c in costs if c.cell not in done]
     largest = max((sizes.parameters(c) for c in plan.cells if c.kind == "train"), default=0)
     tokens = max((recipe_of(c.settings).pack_tokens for c in plan.cells if c.kind == "train"), default=0)
-    # fp32 master weights, gradients and two moments, plus activations of about 40 floats a token and channel
-    memory = 16 * largest + tokens * 40 * 4 * sizes.width(largest)
+    # fp32 master weights, gradients and two moments; about 34 floats of activations a token, layer and channel
+    # (layers × channels from parameters = 12 × layers × channels²)
+    memory = 16 * largest + tokens * 34 * 4 * largest // (12 * sizes.width(largest))
     longest = max((c.seconds for c in left), default=0.0)
     seconds = max(sum(c.seconds for c in left) / workers, longest)
     total = Total(
@@ -97,12 +100,15 @@ def _cost(cell: Cell, plan: Plan, sizes: _Sizes, rates: dict[tuple[str, str], fl
         width = 4 if recipe.save_dtype == "fp32" else 2
         disk = len(cell.settings["steps"]) * width * parameters + 12 * parameters
     elif cell.kind == "measure":
-        tokens = sum(b["items"] * b["samples"] * b["max_tokens"] // 3 for b in cell.settings["benchmarks"])
-        seconds = tokens * (2 * parameters / CORE_FLOPS + GENERATE_OVERHEAD)
+        # Half the cap: a base answers in a tenth of it, a model in its dip runs to the end of it.
+        tokens = sum(b["items"] * b["samples"] * b["max_tokens"] // 2 for b in cell.settings["benchmarks"])
+        scored = sum(OPTION_TOKENS * b["items"] for b in cell.settings["benchmarks"] if b["likelihood"])
+        seconds = tokens * (2 * parameters / GENERATE_FLOPS + GENERATE_OVERHEAD)
+        seconds += scored * 2 * parameters / CORE_FLOPS
         disk = tokens * 4
-    elif cell.settings["replay"]:
-        tokens = round(cell.settings["rows"] * cell.settings["replay"]) * 60
-        seconds = tokens * (2 * parameters / CORE_FLOPS + GENERATE_OVERHEAD)
+    elif cell.kind == "replay":
+        tokens = 2 * cell.settings["rows"] * 60  # about half of the answers end by themselves
+        seconds = tokens * (2 * parameters / GENERATE_FLOPS + GENERATE_OVERHEAD)
     rate = rates.get((cell.kind, sizes.model(cell)))
     if rate is not None:
         seconds = tokens / rate if tokens else seconds

@@ -30,7 +30,7 @@ def heal(plan: Plan, workspace: Workspace) -> list[str]:
         if cell.kind == "measure":
             folder = workspace.root / "records" / outputs["checkpoint"]
             bad = [folder / s for s in outputs["shards"] if not _whole(folder / s)]
-        elif cell.kind == "prepare":
+        elif cell.kind in ("replay", "prepare"):
             path = workspace.absolute(outputs["traces"])
             bad = [] if path.is_file() and hash_file(path) == outputs["sha256"] else [path]
         elif cell.kind == "train":

@@ -17,10 +17,10 @@ from dipscope.study import Dataset, Measure, Model, Recipe, Run, Study
 from dipscope.train.schedule import checkpoint_steps, total_steps
 from dipscope.workspace import hash_file, hash_json
 
-Kind = Literal["base", "prepare", "train", "measure"]
+Kind = Literal["base", "replay", "prepare", "train", "measure"]
 
 # Raise a number when the stage's code changes what it produces; cells of that kind are then redone.
-VERSIONS: dict[Kind, int] = {"base": 1, "prepare": 1, "train": 1, "measure": 1}
+VERSIONS: dict[Kind, int] = {"base": 1, "replay": 1, "prepare": 1, "train": 1, "measure": 1}
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,14 @@ def make(study: Study) -> Plan:
         model, dataset = study.models[run.model], study.datasets[run.dataset]
         recipe = study.recipes[run.recipe]
         base = add("base", run.model, _model_settings(model))
-        needs = (base,) if dataset.replay else ()
-        data_name = f"{run.dataset} for {run.model}" if dataset.replay else run.dataset
-        prepared = add("prepare", data_name, _dataset_settings(dataset, model, run.dataset), *needs)
+        needs: tuple[str, ...] = ()
+        data_name = run.dataset
+        if replayed := round(dataset.rows * dataset.replay):
+            prompts = "organism" if model.organism else "general"
+            asked = {"rows": replayed, "seed": dataset.seed, "prompts": prompts}
+            needs = (add("replay", f"by {run.model}", asked, base),)
+            data_name = f"{run.dataset} for {run.model}"
+        prepared = add("prepare", data_name, _dataset_settings(dataset, run.dataset), *needs)
         total = total_steps(recipe, dataset.rows)
         steps = tuple(checkpoint_steps(recipe.checkpoints, total))
         settings = {"recipe": recipe.model_dump(mode="json"), "seed": run.seed, "steps": list(steps)}
@@ -123,7 +128,7 @@ def make(study: Study) -> Plan:
         for step in steps:
             add("measure", f"{run.name} @ {step}", {"step": step, "benchmarks": measured}, trained)
         runs.append((run, base, trained, steps))
-    order = {"base": 0, "prepare": 1, "train": 2, "measure": 3}
+    order = {kind: place for place, kind in enumerate(VERSIONS)}
     ordered = sorted(cells.values(), key=lambda c: order[c.kind])
     return Plan(study, tuple(ordered), tuple(runs), tuple(benchmarks))
 
@@ -177,7 +182,7 @@ def _model_settings(model: Model) -> dict[str, Any]:
     return settings
 
 
-def _dataset_settings(dataset: Dataset, model: Model, name: str) -> dict[str, Any]:
+def _dataset_settings(dataset: Dataset, name: str) -> dict[str, Any]:
     settings = dataset.model_dump(mode="json")
     if dataset.source.startswith("jsonl:"):
         path = Path(dataset.source.removeprefix("jsonl:"))
@@ -192,8 +197,6 @@ def _dataset_settings(dataset: Dataset, model: Model, name: str) -> dict[str, An
             f"datasets.{name}",
             "Sources are 'countdown' and 'jsonl:PATH'.",
         )
-    if dataset.replay:
-        settings["prompts"] = "organism" if model.organism else "general"
     return settings
 
 

@@ -37,7 +37,9 @@ def do(cell: Cell, workspace: Workspace, report: Report) -> None:
     inputs = [workspace.outputs(need) for need in cell.needs]
     if any(i is None for i in inputs):
         raise DipscopeError("a cell it needs is not complete", cell.name, "Run the study again.", fault=True)
-    stage = {"base": base, "prepare": prepare, "train": train, "measure": measure}[cell.kind]
+    stage = {"base": base, "replay": replay, "prepare": prepare, "train": train, "measure": measure}[
+        cell.kind
+    ]
     outputs = stage(cell, [i for i in inputs if i is not None], workspace, report)
     workspace.complete(cell.id, outputs)
     work = outputs.get("work", 0)
@@ -75,33 +77,53 @@ def base(
     return {"folder": workspace.relative(folder), "checkpoint": weights_hash(folder)}
 
 
+def replay(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
+) -> dict[str, Any]:
+    """Have the base answer generic prompts itself: the rows that datasets with replay mix in."""
+    from dipscope.data import replay as replaying
+    from dipscope.organism.prompts import replay_prompts
+
+    s = cell.settings
+    folder = workspace.absolute(inputs[0]["folder"])
+    prompts: Iterable[str] = replaying.general_prompts(s["seed"])
+    if s["prompts"] == "organism":
+        prompts = replay_prompts(s["seed"])
+    engine, tokenizer = _engine(folder), _tokenizer(folder)
+    return _keep(cell, workspace, replaying.replay(engine, tokenizer, s["rows"], s["seed"], prompts, report))
+
+
 def prepare(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
-    """Make the trace table of a dataset: traces, their variant, and replay by the base."""
+    """Make the trace table of a dataset: traces in their variant, and the replay that belongs to it."""
     from dipscope.data import countdown, variants
 
     s = cell.settings
-    replayed = round(s["rows"] * s["replay"])
-    rows = s["rows"] - replayed
+    replayed = _read_table(inputs[0], cell.needs[0], workspace) if inputs else []
+    rows = s["rows"] - len(replayed)
     if s["source"] == "countdown":
         original = countdown.traces(rows, s["seed"], s["options"])
     else:
         original = _read_jsonl(Path(s["source"].removeprefix("jsonl:")), rows)
     table = [variants.apply(s["variant"], t, random.Random(f"{s['seed']}:{t.id}")) for t in original]
-    if replayed:
-        from dipscope.data import replay
-        from dipscope.organism.prompts import replay_prompts
+    return _keep(cell, workspace, table + replayed)
 
-        folder = workspace.absolute(inputs[0]["folder"])
-        engine = _engine(folder)
-        prompts: Iterable[str] = replay.general_prompts(s["seed"])
-        if s["prompts"] == "organism":
-            prompts = replay_prompts(s["seed"])
-        table += replay.replay(engine, _tokenizer(folder), replayed, s["seed"], prompts, report)
+
+def _keep(cell: Cell, workspace: Workspace, table: Sequence[Trace]) -> dict[str, Any]:
     path = workspace.root / "data" / cell.key / "traces.parquet"
     trace_table.write(path, table)
     return {"traces": workspace.relative(path), "sha256": hash_file(path), "rows": len(table)}
+
+
+def _read_table(source: Mapping[str, Any], cell: str, workspace: Workspace) -> list[Trace]:
+    path = workspace.absolute(source["traces"])
+    if not path.is_file() or hash_file(path) != source["sha256"]:
+        workspace.forget(cell)
+        raise DipscopeError(
+            "the trace table is damaged", str(path), "Run again: it is made anew.", fault=True
+        )
+    return trace_table.read(path)
 
 
 def train(
@@ -114,14 +136,8 @@ def train(
     from dipscope.train.preflight import preflight
 
     base_folder = workspace.absolute(inputs[0]["folder"])
-    path = workspace.absolute(inputs[1]["traces"])
-    if hash_file(path) != inputs[1]["sha256"]:
-        workspace.forget(cell.needs[1])
-        raise DipscopeError(
-            "the trace table is damaged", str(path), "Run again: it is made anew.", fault=True
-        )
     recipe = recipe_of(cell.settings)
-    table = trace_table.read(path)
+    table = _read_table(inputs[1], cell.needs[1], workspace)
     tokenizer = _tokenizer(base_folder)
     examples = [render(tokenizer, t, recipe.max_length) for t in table]
     notes = preflight(tokenizer, examples, table)

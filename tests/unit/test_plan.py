@@ -3,7 +3,7 @@
 import pytest
 
 from dipscope.errors import DipscopeError
-from dipscope.plan import make
+from dipscope.plan import VERSIONS, make
 from dipscope.study import Study
 
 TREE = {
@@ -23,15 +23,15 @@ def change(tree, path, value):
 
 def keys(tree):
     plan = make(Study.model_validate(tree))
-    return {
-        kind: {c.id for c in plan.cells if c.kind == kind} for kind in ("base", "prepare", "train", "measure")
-    }
+    return {kind: {c.id for c in plan.cells if c.kind == kind} for kind in VERSIONS}
 
 
 def test_the_cells_of_a_study():
     made = keys(TREE)
     # the base is measured once, whatever number of runs start from it
-    assert {k: len(v) for k, v in made.items()} == {"base": 1, "prepare": 2, "train": 4, "measure": 1 + 4 * 2}
+    assert {k: len(v) for k, v in made.items()} == {
+        "base": 1, "replay": 1, "prepare": 2, "train": 4, "measure": 1 + 4 * 2
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_cells_of_a_study():
         ("recipes.r.lr", 1e-3, {"train", "measure"}),
         ("measure.items", 7, {"measure"}),
         ("datasets.cot.variant", "no_cot", {"prepare", "train", "measure"}),
-        ("models.tiny.organism", "S", {"base", "prepare", "train", "measure"}),
+        ("models.tiny.organism", "S", {"base", "replay", "prepare", "train", "measure"}),
     ],
 )
 def test_only_what_depends_on_a_setting_gets_new_keys(path, value, changed):
@@ -53,6 +53,15 @@ def test_only_what_depends_on_a_setting_gets_new_keys(path, value, changed):
 def test_a_dataset_without_replay_is_made_once_for_all_models():
     made = keys(change(TREE, "runs.models", ["tiny", "small"]))
     assert len(made["prepare"]) == 1 + 2
+
+
+def test_variants_of_one_dataset_share_their_replay():
+    datasets = {
+        "cot": {"rows": 64, "replay": 0.25},
+        "mixed": {"rows": 64, "replay": 0.25, "variant": "no_cot"},
+    }
+    made = keys(change(TREE, "datasets", datasets))
+    assert (len(made["replay"]), len(made["prepare"])) == (1, 2)
 
 
 def test_every_cell_stands_after_what_it_needs():

@@ -36,7 +36,7 @@ def test_total_steps_bounds():
         ("log2", 8, [1, 2, 4, 8]),
         ("every:4", 10, [4, 8, 10]),
         ("every:99", 10, [10]),
-        ((5, 2, 2, 0, 50), 10, [2, 5, 10]),
+        ((5, 2, 2, 0), 10, [2, 5, 10]),
         ((), 1, [1]),
         ("paper", 7, [7]),
     ],
@@ -45,13 +45,15 @@ def test_checkpoint_steps(spec, total, steps):
     assert checkpoint_steps(spec, total) == steps
 
 
-@pytest.mark.parametrize("spec", ["every:0", "every:", "every:-1", "every:1.5", "every:²", "log3", "", (-1,)])
+@pytest.mark.parametrize(
+    "spec", ["every:0", "every:", "every:-1", "every:1.5", "every:²", "log3", "", (-1,), (3, 11)]
+)
 def test_bad_checkpoint_specs_are_explained(spec):
     with pytest.raises(DipscopeError, match="checkpoints"):
         checkpoint_steps(spec, 10)
 
 
-@given(st.sampled_from(["log2", "paper", "every:3", "every:7", (1, 9)]), st.integers(1, 3000))
+@given(st.sampled_from(["log2", "paper", "every:3", "every:7", (1,)]), st.integers(1, 3000))
 def test_checkpoint_steps_are_ascending_and_end_with_the_last(spec, total):
     steps = checkpoint_steps(spec, total)
     assert steps[-1] == total and steps[0] >= 1

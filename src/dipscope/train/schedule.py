@@ -40,15 +40,18 @@ def checkpoint_steps(spec: str | tuple[int, ...], total: int) -> list[int]:
 
     Args:
         spec: `log2` (1, 2, 4, …), `paper` (10, 20, 40, …, 320, 480, 640, …), `every:N`, or the steps.
-        total: last step of the run; what lies behind it is left out.
+        total: last step of the run.
 
     Raises:
-        DipscopeError: the spec is none of these.
+        DipscopeError: the spec is none of these, or names a step that the run does not reach.
     """
     fix = "Use log2, paper, every:N with N of at least 1, or a list of steps."
     if isinstance(spec, tuple):
         if any(step < 0 for step in spec):
             raise DipscopeError(f"checkpoints = {list(spec)} has a negative step", "recipe", fix)
+        if beyond := [step for step in spec if step > total]:
+            what = f"checkpoints {beyond} lie beyond the last step, {total}"
+            raise DipscopeError(what, "recipe", "Leave them out, or train for more epochs.")
         steps = set(spec) - {0}
     elif spec == "log2":
         steps = set(_doubling(1, total))
