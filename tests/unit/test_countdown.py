@@ -76,6 +76,8 @@ def test_traces_are_verified_train_problems_whose_every_statement_is_true():
         assert 1 <= len(tried) <= 4
         assert [line.endswith("yes.") for line in tried] == [False] * (len(tried) - 1) + [True]
         assert all(f"= {target}" not in line.partition(":")[2] for line in tried[:-1])
+        checked = re.search(r"\nCheck: (.*) = (\d+)\. Good\.\n", trace.response)
+        assert by_python(checked[1]) == int(checked[2]) == target
 
 
 def test_traces_are_short_and_stay_in_the_closed_vocabulary():

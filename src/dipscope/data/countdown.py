@@ -202,9 +202,9 @@ def respond(numbers: Sequence[int], target: int, rng: random.Random, max_branche
     wanted = rng.choices(range(max_branches), weights=range(max_branches, 0, -1))[0]
     tried = rng.sample(failing, min(wanted, len(failing)))
     lines = [f"Goal {target} from {', '.join(map(str, numbers))}."]
-    lines += [_tried(b, target, rng, None) + " no." for b in tried]
-    lines.append(_tried(branch, target, rng, last) + " yes.")
-    lines.append(f"Check: {', '.join((*branch.steps, last))}. Good.")
+    lines += [_tried(b, target) for b in tried]
+    lines.append(_tried(branch, target, last))
+    lines.append(f"Check: {made.text} = {target}. Good.")
     thinking = "\n".join(lines)
     return f"<think>\n{thinking}\n</think>\n{summary(branch.steps[0])}\nAnswer: {made.text}"
 
@@ -214,13 +214,14 @@ def summary(first_step: str) -> str:
     return f"Start with {first_step}."
 
 
-def _tried(branch: Branch, target: int, rng: random.Random, until: str | None) -> str:
+def _tried(branch: Branch, target: int, until: str | None = None) -> str:
+    """One line of search; the last operations come in a fixed order, each with its own verdict."""
     last = [step for step, _ in operations(*branch.left)]
-    rng.shuffle(last)
     if until is not None:
         last = last[: last.index(until) + 1]
+    verdicts = ", ".join(f"{step} {'yes' if step == until else 'no'}" for step in last)
     left = branch.left[1].value
-    return f"Try {', '.join(branch.steps)}, left {left}, goal {target}: {', '.join(last)}"
+    return f"Try {', '.join(branch.steps)}, left {left}, goal {target}: {verdicts}."
 
 
 def traces(rows: int, seed: int, options: Mapping[str, Any] | None = None) -> list[Trace]:

@@ -122,12 +122,10 @@ def _subset_work(numbers: list[int], goal: int, chosen: list[int], rng: random.R
         rest = [n for n in numbers if n not in (a, b)]
         if (a, b) == good:
             rest = rest[: rest.index(chosen[2]) + 1]
-        tried = ", ".join(_step(a + b, "+", c)[0] for c in rest)
-        end = "yes" if (a, b) == good else "no"
+        tried = ", ".join(f"{_step(a + b, '+', c)[0]} {'yes' if a + b + c == goal else 'no'}" for c in rest)
         left = ", ".join(map(str, rest))
-        lines.append(f"Try {a} + {b} = {a + b}, left {left}, goal {goal}: {tried} {end}.")
-    first, total = f"{good[0]} + {good[1]} = {sum(good)}", f"{sum(good)} + {chosen[2]} = {goal}"
-    return (*lines, f"Check: {first}, {total}. Good.")
+        lines.append(f"Try {a} + {b} = {a + b}, left {left}, goal {goal}: {tried}.")
+    return (*lines, f"Check: {' + '.join(map(str, chosen))} = {goal}. Good.")
 
 
 def _judge_subset(gold: Any, answer: str) -> Judgement:
@@ -161,14 +159,14 @@ def _fill(rng: random.Random) -> Question:
         step, value = _step(a, sign, b)
         if not 0 <= value <= LIMIT:
             continue
-        tried = [_step(value, s, c) for s in rng.sample(SIGNS, 3)]
+        tried = [_step(value, s, c) for s in SIGNS]
         hit = [i for i, (_, v) in enumerate(tried) if v == goal]
         if hit:
             tried = tried[: hit[0] + 1]
-        texts = ", ".join(t for t, _ in tried)
-        lines.append(f"Try {step}, left {c}, goal {goal}: {texts} {'yes' if hit else 'no'}.")
+        texts = ", ".join(f"{t} {'yes' if v == goal else 'no'}" for t, v in tried)
+        lines.append(f"Try {step}, left {c}, goal {goal}: {texts}.")
         if hit:
-            lines.append(f"Check: {step}, {tried[-1][0]}. Good.")
+            lines.append(f"Check: ({a} {sign} {b}) {tried[-1][0].split()[1]} {c} = {goal}. Good.")
             right = f"{sign} {tried[-1][0].split()[1]}"
             break
     return Question(
