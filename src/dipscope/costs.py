@@ -68,7 +68,7 @@ def estimate(plan: Plan, workspace: Workspace | None, workers: int) -> tuple[lis
     left = [c for c in costs if c.cell not in done]
     largest = max((sizes.parameters(c) for c in plan.cells if c.kind == "train"), default=0)
     tokens = max((recipe_of(c.settings).pack_tokens for c in plan.cells if c.kind == "train"), default=0)
-    # fp32 master weights, gradients and two moments; about 34 floats of activations a token, layer and channel
+    # fp32 master weights, gradients and two moments; about 34 floats of activations a token, layer, channel
     # (layers × channels from parameters = 12 × layers × channels²)
     memory = 16 * largest + tokens * 34 * 4 * largest // (12 * sizes.width(largest))
     longest = max((c.seconds for c in left), default=0.0)

@@ -89,7 +89,7 @@ class LocalEngine:
         swap.put(files, places)
         weights = swap.verify_tensors(checkpoint, places)
         if self._slots is None:
-            wanted = self._wanted_slots or (64 if arch.parameters < 20_000_000 else 32)
+            wanted = self._wanted_slots or (64 if arch.parameters < 200_000_000 else 32)
             self._slots = Slots(decoder, -(-wanted // ROW_MULTIPLE) * ROW_MULTIPLE)
             sizes = [*range(ROW_MULTIPLE, self._slots.count + 1, ROW_MULTIPLE), 72, 128, 256, 520, _PACK]
             self._row_invariant = decoder.rows_agree(sorted(set(sizes)))
