@@ -69,9 +69,19 @@ def conclude(plan: Plan, workspace: Workspace) -> tuple[Analysis, Path, bool]:
     table, points = collect(plan, workspace), checkpoints(plan, workspace)
     analysis = analyze(table, points, plan.study.analysis, plan.study.study.name)
     write_atomic(stored, to_json(analysis))
-    page = pages.write(analysis, table, points, workspace.root / "report")
+    page = pages.write(analysis, table, points, workspace.root / "report", prompts(plan))
     write_atomic(stamp, key)
     return analysis, page, True
+
+
+def prompts(plan: Plan) -> dict[tuple[str, str], str]:
+    """The questions of the study, by benchmark and item."""
+    split = plan.study.measure.split
+    return {
+        (b.benchmark.name, item.id): item.prompt
+        for b in plan.benchmarks
+        for item in b.benchmark.items(b.items, split)
+    }
 
 
 def _key(plan: Plan, workspace: Workspace) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -50,6 +50,13 @@ class Task:
     def folder(self) -> str:
         """Where its record goes, below the checkpoint's folder."""
         return f"{self.benchmark.name.replace('/', '__')}/{self.probe}-{self.sampling_hash}"
+
+
+class Measured(NamedTuple):
+    """Names of the shards that hold the wanted records, and how many tokens were generated for them now."""
+
+    shards: list[str]
+    tokens: int
 
 
 def tasks(settings: Sequence[Mapping[str, Any]], engine: str) -> list[Task]:
@@ -102,7 +109,7 @@ def measure(
     settings: Sequence[Mapping[str, Any]],
     folder: Path,
     report: Report,
-) -> list[str]:
+) -> Measured:
     """Fill the gaps in the records of the checkpoint that the engine holds.
 
     Args:
@@ -112,9 +119,6 @@ def measure(
         settings: the benchmarks and their options, as planned.
         folder: `records/<checkpoint>` of the workspace.
         report: called as records arrive.
-
-    Returns:
-        Names of the shards that hold the wanted records, below `folder`.
     """
     wanted = tasks(settings, engine.name)
     writer = _Writer(folder, checkpoint, engine.name, tokenizer)
@@ -131,7 +135,8 @@ def measure(
     _score(engine, tokenizer, [t for t in missing if t.probe == "likelihood"], writer)
     writer.flush()
     folders = sorted({t.folder for t in wanted})
-    return [str(p.relative_to(folder)) for f in folders for p in records.shards(folder / f)]
+    shards = [str(p.relative_to(folder)) for f in folders for p in records.shards(folder / f)]
+    return Measured(shards, writer.tokens)
 
 
 def _task_key() -> pl.Expr:

@@ -198,12 +198,12 @@ def measure(
             )
     engine = _engine(folder)
     checkpoint = source["checkpoint"]
-    shards = measuring.measure(
+    shards, tokens = measuring.measure(
         engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
         workspace.root / "records" / checkpoint, report,
     )  # fmt: skip
     swap = engine.swap_report
-    done = {"checkpoint": checkpoint, "engine": engine.name, "shards": shards}
+    done = {"checkpoint": checkpoint, "engine": engine.name, "shards": shards, "work": tokens}
     return {**done, "swap": asdict(swap) if swap else None}
 
 

@@ -87,7 +87,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     analysis = made.analysis(study="<b>study</b>" + made.HOSTILE[0], findings=findings, curves=curves)
     out = tmp_path_factory.mktemp("page") / "index.html"
     drawn = figures.draw(analysis)
-    out.write_text(page.render(analysis, made.records(), made.checkpoints(), drawn), encoding="utf-8")
+    table = made.records()
+    asked = {
+        (b, i): f"What is asked in {i}? {evil}" for b, i in table.select("benchmark", "item").unique().rows()
+    }
+    out.write_text(page.render(analysis, table, made.checkpoints(), drawn, asked), encoding="utf-8")
     return out
 
 
@@ -121,6 +125,8 @@ def test_hostile_text_stays_text(dumped: str) -> None:
     assert "{{ 7 * 7 }}" in body
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in body
     assert 'class="response' in body
+    question = re.search(r'<pre class="question"[^>]*>(.*?)</pre>', body, re.S)
+    assert question is not None and question[1].startswith("What is asked in item-000? ")
 
 
 @pytest.mark.parametrize("width", WIDTHS)

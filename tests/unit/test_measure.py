@@ -78,7 +78,7 @@ def door(tmp_path, tokenizer, monkeypatch):
 
     def measure(engine, **changed):
         settings = [{**option, **changed}]
-        shards = measuring.measure(engine, tokenizer, "c0", settings, tmp_path, lambda *_: None)
+        shards, _ = measuring.measure(engine, tokenizer, "c0", settings, tmp_path, lambda *_: None)
         table = records.read(tmp_path / s for s in shards)
         return records.canonical(measuring.wanted_rows(table, measuring.tasks(settings, engine.name)))
 

@@ -133,7 +133,7 @@ def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_shuffled_records_give_the_same_samples() -> None:
     table = made.records()
     shuffled = table.sample(fraction=1.0, shuffle=True, seed=3)
-    assert samples.choose(table, made.checkpoints()) == samples.choose(shuffled, made.checkpoints())
+    assert samples.choose(table, made.checkpoints(), {}) == samples.choose(shuffled, made.checkpoints(), {})
 
 
 def test_the_page_needs_no_network(html: str) -> None:
@@ -206,7 +206,7 @@ def test_samples_take_the_first_items_then_the_unstable_ones() -> None:
         verdict=pl.when(steady).then(pl.lit("wrong")).when(flipping).then(pl.lit("correct"))
         .when(pl.col("benchmark") == "math/500").then(pl.lit("wrong")).otherwise(pl.col("verdict"))
     )  # fmt: skip
-    chosen = samples.choose(table, made.checkpoints())
+    chosen = samples.choose(table, made.checkpoints(), {})
     math = next(b for b in chosen["benchmarks"] if b["name"] == "math/500")
     assert [i["item"] for i in math["items"][:4]] == ["item-000", "item-001", "item-002", "item-007"]
     assert len(math["items"]) == 8
@@ -215,14 +215,14 @@ def test_samples_take_the_first_items_then_the_unstable_ones() -> None:
 @pytest.mark.parametrize("budget", [2_000_000, 200_000, 20_000])
 def test_samples_keep_to_their_budget(budget: int) -> None:
     table = made.records(10).with_columns(answer=pl.lit("<&>" * 20_000))
-    chosen = samples.choose(table, made.checkpoints(), budget)
+    chosen = samples.choose(table, made.checkpoints(), {}, budget)
     assert len(samples.embed(chosen)) <= max(budget, 3000)
     assert len(chosen["runs"]) == 6
 
 
 def test_a_cut_response_says_how_much_is_missing() -> None:
     table = made.records(3, hostile=False).with_columns(answer=pl.lit("a" * 50_000))
-    chosen = samples.choose(table, made.checkpoints())
+    chosen = samples.choose(table, made.checkpoints(), {})
     answer = next(iter(chosen["benchmarks"][0]["items"][0]["responses"].values()))["answer"]
     kept, cut = answer.count("a") - "characters".count("a"), int(re.search(r"… (\d+) char", answer)[1])  # type: ignore[index]
     assert kept + cut - 1 == 50_000 - 1

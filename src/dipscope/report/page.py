@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -27,7 +28,13 @@ PIXELS = 2.0  # PNG pixels per CSS pixel
 _SECTIONS = {"curves": "curves", "lengths": "curves", "probes": "probes", "decomposition": "decomposition"}
 
 
-def write(analysis: Analysis, records: pl.DataFrame, checkpoints: pl.DataFrame, out: Path) -> Path:
+def write(
+    analysis: Analysis,
+    records: pl.DataFrame,
+    checkpoints: pl.DataFrame,
+    out: Path,
+    prompts: samples.Prompts = MappingProxyType({}),
+) -> Path:
     """Write `out/index.html` and `out/figures/NAME.{svg,png,vl.json}`; return the page's path.
 
     Args:
@@ -35,6 +42,7 @@ def write(analysis: Analysis, records: pl.DataFrame, checkpoints: pl.DataFrame, 
         records: the record table, from which samples are chosen.
         checkpoints: run, group, model, dataset, recipe, seed, step, tokens, variant, replay, checkpoint.
         out: folder of the report; made if missing.
+        prompts: the questions behind the records, by (benchmark, item), shown with the samples.
 
     The bytes depend on nothing but the arguments and the versions of the libraries.
 
@@ -50,7 +58,7 @@ def write(analysis: Analysis, records: pl.DataFrame, checkpoints: pl.DataFrame, 
         write_atomic(stem.with_name(f"{figure.name}.svg"), svg)
         write_atomic(stem.with_name(f"{figure.name}.png"), vl_convert.svg_to_png(svg, scale=PIXELS))
     page = out / "index.html"
-    write_atomic(page, render(analysis, records, checkpoints, drawn))
+    write_atomic(page, render(analysis, records, checkpoints, drawn, prompts))
     return page
 
 
@@ -65,7 +73,11 @@ def _renumbered(svg: str) -> str:
 
 
 def render(
-    analysis: Analysis, records: pl.DataFrame, checkpoints: pl.DataFrame, drawn: Sequence[figures.Figure]
+    analysis: Analysis,
+    records: pl.DataFrame,
+    checkpoints: pl.DataFrame,
+    drawn: Sequence[figures.Figure],
+    prompts: samples.Prompts = MappingProxyType({}),
 ) -> str:
     """The HTML of the page."""
     # Text of models reaches the page through autoescape or as inert JSON; the policy below, which admits
@@ -75,7 +87,7 @@ def render(
         _script(_template("page.js")),
     ]
     look = Look(analysis)
-    chosen = samples.choose(records, checkpoints)
+    chosen = samples.choose(records, checkpoints, prompts)
     html = (
         _environment()
         .get_template("page.html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -30,7 +31,12 @@ _WANTED = [
 ]  # fmt: skip
 
 
-def choose(records: pl.DataFrame, checkpoints: pl.DataFrame, budget: int = BUDGET) -> dict[str, Any]:
+Prompts = Mapping[tuple[str, str], str]  # (benchmark, item) → the question as it was asked
+
+
+def choose(
+    records: pl.DataFrame, checkpoints: pl.DataFrame, prompts: Prompts, budget: int = BUDGET
+) -> dict[str, Any]:
     """Responses over the steps for a few items of each benchmark.
 
     The first items of a benchmark, then those whose verdict changes most often along the runs. Of several
@@ -62,7 +68,7 @@ def choose(records: pl.DataFrame, checkpoints: pl.DataFrame, budget: int = BUDGE
         shown = table.join(ranked.filter(pl.col("rank") < items), on=["benchmark", "item"], how="inner")
         if _rough_size(shown, limit) > budget:
             continue
-        chosen = {"runs": listed, "benchmarks": _benchmarks(shown, index, limit)}
+        chosen = {"runs": listed, "benchmarks": _benchmarks(shown, index, prompts, limit)}
         if len(embed(chosen)) <= budget or not items:
             return chosen
     raise AssertionError("the last rung shows nothing and always fits")
@@ -105,14 +111,18 @@ def _rough_size(shown: pl.DataFrame, limit: int) -> int:
     return int(lengths.to_series().clip(upper_bound=limit).sum()) + 120 * len(shown)
 
 
-def _benchmarks(shown: pl.DataFrame, index: dict[str, int], limit: int) -> list[dict[str, Any]]:
+def _benchmarks(
+    shown: pl.DataFrame, index: dict[str, int], prompts: Prompts, limit: int
+) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in shown.sort("benchmark", "rank", "checkpoint").iter_rows(named=True):
         place = found.setdefault(
             row["benchmark"], {"name": clean(row["benchmark"]), "domain": clean(row["domain"]), "items": {}}
         )
+        prompt = _elide(clean(prompts.get((row["benchmark"], row["item"]), "")), limit)
         item = place["items"].setdefault(
-            row["item"], {"item": clean(row["item"]), "changes": row["changes"], "responses": {}}
+            row["item"],
+            {"item": clean(row["item"]), "prompt": prompt, "changes": row["changes"], "responses": {}},
         )
         item["responses"][str(index[row["checkpoint"]])] = _response(row, limit)
     return [{**b, "items": list(b["items"].values())} for b in found.values()]

@@ -155,6 +155,7 @@
     };
     const show = () => {
       const chosen = data.benchmarks[benchmark.value].items[item.value];
+      document.getElementById("question").textContent = chosen.prompt;
       strip.replaceChildren(...data.runs[run.value].steps.map(([step, at]) => card(step, chosen.responses[at])));
     };
     const items = () => {
