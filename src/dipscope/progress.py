@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from dipscope.execute.local import Event
@@ -77,6 +86,27 @@ class RunProgress:
         # Until a tenth is done the estimate stands alone; afterwards the pace so far says more.
         left = spent * (whole - done) / done if done > 0.1 * whole else (whole - done) / self.workers
         return duration(left)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with time left on standard error for one long piece of work; silent where that is no terminal.
+
+    Yields:
+        What the work calls with (done, total, note); a total of 0 means that it is not known.
+    """
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="dim"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def report(done: int, total: int, note: str) -> None:
+            progress.update(task, completed=done, total=total or None, note=note)
+
+        yield report
 
 
 def duration(seconds: float) -> str:

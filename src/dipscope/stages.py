@@ -251,7 +251,7 @@ def _read_jsonl(path: Path, rows: int) -> list[Trace]:
                 ) from None
             gold = json.dumps(row.get("gold", ""))
             found.append(
-                Trace(f"{path.stem}-{number}", f"{path.stem}-{number}", prompt, response, gold, "file", False)
+                Trace(f"{path.stem}-{number}", f"{path.stem}-{number}", prompt, response, gold, "file")
             )
     if len(found) < rows:
         raise DipscopeError(

@@ -65,7 +65,7 @@ def test_drawing_is_distinct_reproducible_nested_and_fails_loudly():
 def test_traces_are_verified_train_problems_whose_every_statement_is_true():
     traces = countdown.traces(300, 1)
     train = set(countdown.problems()["train"])
-    assert all(t.verified and Problem.from_gold(t.gold) in train for t in traces)
+    assert all(t.verdict == "correct" and Problem.from_gold(t.gold) in train for t in traces)
     assert len({t.query for t in traces}) == 300
     for trace in traces:
         target = Problem.from_gold(trace.gold).target
@@ -145,7 +145,7 @@ def test_teacher_tries_no_more_branches_than_allowed(seed, most):
 
 def test_four_numbers_work_too():
     traces = countdown.traces(20, 0, {"numbers": 4, "largest": 9})
-    assert all(t.verified and len(Problem.from_gold(t.gold).numbers) == 4 for t in traces)
+    assert all(t.verdict == "correct" and len(Problem.from_gold(t.gold).numbers) == 4 for t in traces)
 
 
 @pytest.mark.parametrize("options", [{"numbers": 5}, {"largest": 0}, {"lagest": 9}, {"largest": "nine"}])

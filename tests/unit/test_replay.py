@@ -52,7 +52,7 @@ def test_only_answers_that_ended_are_kept() -> None:
     traces = run(engine)
     assert len(traces) == 20 and len({t.id for t in traces}) == 20
     assert all(int(t.response) % 3 == 0 for t in traces)
-    assert all(t.origin == "replay" and t.verified for t in traces)
+    assert all(t.origin == "replay" for t in traces)
     assert len({t.response for t in traces}) == 20  # a prompt asked again is answered anew
     assert {r.sampling.temperature for r in engine.asked} == {0.7}
     assert {r.sampling.max_tokens for r in engine.asked} == {160}

@@ -42,3 +42,15 @@ def test_nothing_is_invented(text):
     assert response.text == text
     assert response.answer in text
     assert response.reasoning in text
+
+
+def test_a_prompt_that_opened_the_block_makes_a_text_without_marks_unfinished():
+    response = split("so it is", opened=True)
+    assert (response.reasoning, response.answer, response.closed) == ("so it is", "", False)
+    assert split("so it is</think>4", opened=True).answer == "4"
+
+
+def test_marks_of_another_family():
+    text = "<|begin_of_thought|>\nhm\n<|end_of_thought|>\n\n<|begin_of_solution|>\n4\n<|end_of_solution|>"
+    assert (split(text).reasoning, split(text).answer, split(text).closed) == ("\nhm\n", "4", True)
+    assert not split("<|begin_of_thought|>\nhm").closed

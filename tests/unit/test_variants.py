@@ -33,7 +33,7 @@ def test_queries_match_and_answers_are_as_promised(trace, seed):
         )
         wrong = variant == "wrong_answer"
         assert verdict(made) == ("wrong" if wrong else "correct")
-        assert made.verified is not wrong
+        assert made.verdict == ("wrong" if wrong else "correct")
         assert ("<think>" in made.response) == (variant in ("cot", "shuffled_steps", "wrong_answer"))
 
 

@@ -236,9 +236,9 @@ def traces(rows: int, seed: int, options: Mapping[str, Any] | None = None) -> li
         rng = random.Random(f"trace {seed} {problem.key}")
         asked = prompt(problem, rng)
         response = respond(shown_numbers(asked), problem.target, rng, chosen.max_branches)
-        checked = verify(problem, response).verdict == "correct"
+        verdict = verify(problem, response).verdict
         name = f"countdown-{problem.key}"
-        made.append(Trace(name, name, asked, response, problem.gold, "teacher", checked))
+        made.append(Trace(name, name, asked, response, problem.gold, "teacher", verdict))
     return made
 
 

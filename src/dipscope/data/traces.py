@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,11 +20,14 @@ SCHEMA = {
     "response": pl.String,
     "gold": pl.String,
     "origin": pl.String,
-    "verified": pl.Boolean,
+    "verdict": pl.String,
+    "source": pl.String,
+    "context": pl.String,
+    "finish": pl.String,
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trace:
     """One training example.
 
@@ -32,9 +36,14 @@ class Trace:
         query: id of the question; equal in every variant made from the same question.
         prompt: the user turn, without chat template.
         response: what is learned, with its thinking block if it has one; no end-of-turn token.
-        gold: the gold answer as JSON, empty where there is none.
-        origin: who wrote it, such as `teacher` or `replay`.
-        verified: an independent checker found the response right (for replay: it ended by itself).
+        gold: the gold answer as text, for Countdown the JSON object of numbers and target; empty where
+            there is none.
+        origin: who wrote it, such as `teacher`, `human` or `replay`.
+        verdict: what an independent checker says of the response: `correct`, `wrong`, `error` or `missing`;
+            empty where nothing was checked.
+        source: where the row was read or how it was made, such as `Math-CoT-20k.parquet:17`.
+        context: the turns before the prompt as a JSON list of messages; empty when there are none.
+        finish: why the writer stopped, `stop` or `length`; empty where it is not known.
     """
 
     id: str
@@ -43,11 +52,23 @@ class Trace:
     response: str
     gold: str = ""
     origin: str = "teacher"
-    verified: bool = True
+    verdict: str = ""
+    source: str = ""
+    context: str = ""
+    finish: str = ""
+
+
+def query_id(prompt: str, context: str = "") -> str:
+    """Id of a question by its content: 16 hex digits, equal wherever the same question is asked.
+
+    Case and white space do not count; `context` is that of `Trace`.
+    """
+    plain = " ".join(prompt.casefold().split())
+    return hashlib.sha256(f"{context}\n{plain}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write(path: Path, traces: Iterable[Trace]) -> None:
-    """Write a trace table, whole or not at all."""
+    """Write a trace table, whole or not at all. The same traces give the same bytes."""
     buffer = io.BytesIO()
     pl.DataFrame([asdict(t) for t in traces], schema=SCHEMA).write_parquet(buffer, compression="zstd")
     write_atomic(path, buffer.getvalue())

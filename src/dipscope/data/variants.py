@@ -33,7 +33,7 @@ def apply(variant: Variant, trace: Trace, rng: random.Random) -> Trace:
     if variant == "shuffled_steps":
         return replace(trace, response=_shuffled(trace, rng))
     if variant == "wrong_answer":
-        return replace(trace, response=_wrong(trace, rng), verified=False)
+        return replace(trace, response=_wrong(trace, rng), verdict="wrong")
     answer = split(trace.response).answer.strip()
     if not answer:
         raise DipscopeError(

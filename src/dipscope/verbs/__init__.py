@@ -1,0 +1,1 @@
+"""What the command line's longer verbs do, a module each."""
