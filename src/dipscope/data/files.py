@@ -1,0 +1,287 @@
+"""Rows of foreign table files, in bounded memory: parquet, JSONL, JSON arrays and CSV."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from dipscope.data.footer import first_group_bytes
+from dipscope.errors import DipscopeError
+from dipscope.interop.listing import refuse, suffix
+
+Row = Mapping[str, Any]
+
+BATCH_BYTES = 96 << 20  # of decoded rows that are held at a time
+HELD_BYTES = 640 << 20  # the largest file that may be held as it is
+MAX_ROW = 64 << 20  # bytes of one row of text: what is longer is no table of rows
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+def columns(path: Path) -> list[str]:
+    """Column names of a table: of a parquet file all, else those of its first rows."""
+    if suffix(path.name) == ".parquet":
+        import polars as pl
+
+        with _readable(path):
+            return pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema().names()
+    return list(dict.fromkeys(key for row in head(path) for key in row))
+
+
+def head(path: Path, n: int = 16) -> Sequence[Row]:
+    """The first rows of a table, without lists of numbers: log-probabilities of tokens are large."""
+    if suffix(path.name) == ".parquet":
+        import polars as pl
+
+        with _readable(path):
+            lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            kinds = lazy.collect_schema().items()
+            light = [k for k, t in kinds if not (isinstance(t, pl.List) and t.inner.is_numeric())]
+            return lazy.select(light).head(n).collect().to_dicts()
+    return [row for _, (_, row) in zip(range(n), rows(path), strict=False)]
+
+
+def empty(path: Path) -> bool:
+    """Whether a table has no rows."""
+    return not count(path) if suffix(path.name) == ".parquet" else not head(path, 1)
+
+
+def count(path: Path) -> int:
+    """Rows of a table: from the metadata of a parquet file, else by reading it."""
+    kind = suffix(path.name)
+    if kind == ".parquet":
+        import polars as pl
+
+        with _readable(path):
+            lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            return int(lazy.select(pl.len()).collect().item())
+    if kind in (".jsonl", ".ndjson"):
+        return sum(1 for _, line in _lines(path) if line.strip())
+    return sum(1 for _ in rows(path))
+
+
+def rows(
+    path: Path, needed: Sequence[str] | None = None, wanted: Sequence[int] | None = None
+) -> Iterator[tuple[str, Row]]:
+    """The rows of a table with the place of each, in the order of the file.
+
+    Args:
+        path: a parquet, JSONL, JSON or CSV file.
+        needed: the columns to read; None reads all. Text formats yield whatever the row holds.
+        wanted: ascending numbers of the rows to yield, from 0; None yields all.
+
+    Yields:
+        The place (`17` is the row number in parquet from 0, the line in JSONL and CSV, `[17]` the element of
+        a JSON array) and the row.
+
+    Raises:
+        DipscopeError: the file cannot be read, or a row of it is malformed; with file and line.
+    """
+    kind = suffix(path.name)
+    if kind == ".parquet":
+        return _parquet(path, needed, wanted)
+    if kind is None:
+        raise refuse(str(path))
+    reader = {".json": _json, ".csv": _csv}.get(kind, _jsonl)
+    return reader(path, None if wanted is None else frozenset(wanted))
+
+
+def _parquet(
+    path: Path, needed: Sequence[str] | None, wanted: Sequence[int] | None
+) -> Iterator[tuple[str, Row]]:
+    import polars as pl
+
+    total = count(path)
+    with _readable(path):
+        # Each slice of a row group reads the group's columns anew, unless the file's bytes are held.
+        held = path.stat().st_size <= HELD_BYTES and first_group_bytes(path) > 2 * BATCH_BYTES
+        lazy = pl.scan_parquet(path.read_bytes() if held else path, glob=False, hive_partitioning=False)
+        lacking = [c for c in needed or () if c not in lazy.collect_schema()]
+    if lacking:
+        raise DipscopeError(
+            f"the file lacks the column {', '.join(lacking)}",
+            str(path),
+            "All files of a table need its columns.",
+        )
+    lazy = lazy if needed is None else lazy.select(list(needed))
+    start, size, at = 0, 32, 0
+    while start < total:
+        stop = min(start + size, total)
+        picks: list[int] | None = None
+        if wanted is not None:
+            if at == len(wanted):
+                return
+            start = max(start, wanted[at])
+            stop = min(start + size, total)
+            end = at
+            while end < len(wanted) and wanted[end] < stop:
+                end += 1
+            picks, at = list(wanted[at:end]), end
+            stop = picks[-1] + 1
+        with _readable(path):
+            frame = lazy.slice(start, stop - start).collect()
+        bytes_a_row = max(1, int(frame.estimated_size()) // max(1, frame.height))
+        if picks is None:
+            places: Iterable[int] = range(start, stop)
+        else:
+            places, frame = picks, frame[[p - start for p in picks]]
+        for place, row in zip(places, frame.iter_rows(named=True), strict=True):
+            yield str(place), row
+        del frame  # before the next one is read
+        start, size = stop, max(64, min(65536, BATCH_BYTES // bytes_a_row))
+
+
+def _jsonl(path: Path, wanted: frozenset[int] | None) -> Iterator[tuple[str, Row]]:
+    number = -1
+    for line_number, line in _lines(path):
+        if not line.strip():
+            continue
+        number += 1
+        if wanted is None or number in wanted:
+            yield str(line_number), _object(line, path, line_number)
+
+
+def _csv(path: Path, wanted: frozenset[int] | None) -> Iterator[tuple[str, Row]]:
+    csv.field_size_limit(MAX_ROW)
+    reader = csv.DictReader((_decoded(line, path, n) for n, line in _lines(path)), strict=True)
+    number = -1
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise _bad(path, reader.line_num, f"this is no CSV ({error})") from None
+        if row is None:
+            return
+        number += 1
+        if None in row or None in row.values():
+            raise _bad(path, reader.line_num, "the row has not as many fields as the header")
+        if wanted is None or number in wanted:
+            yield str(reader.line_num), row
+
+
+def _json(path: Path, wanted: frozenset[int] | None) -> Iterator[tuple[str, Row]]:
+    """A JSON array of objects, element by element; what does not start with a bracket is read as JSONL."""
+    with _readable(path), _open(path) as file:
+        first = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    if first != b"[":
+        yield from _jsonl(path, wanted)
+        return
+    for number, row in enumerate(_elements(path)):
+        if wanted is None or number in wanted:
+            yield f"[{number}]", row
+
+
+def _elements(path: Path) -> Iterator[Row]:
+    """The objects of a JSON array, holding no more text than one object and a chunk."""
+    decode = json.JSONDecoder().raw_decode
+    utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+    buffer, at, line, expected, problem = "", 0, 1, "[", ""
+    with _readable(path), _open(path) as file:
+        while True:
+            blank = _BLANK.match(buffer, at).end()  # type: ignore[union-attr]  # it matches nothing as well
+            line, at = line + buffer.count("\n", at, blank), blank
+            here = buffer[at : at + 1]
+            if here and here in expected and here != "{":
+                if here == "]":
+                    return
+                at, expected = at + 1, "{]" if here == "[" else "{"
+                continue
+            if here and here not in expected:
+                raise _bad(path, line, "the array holds something else than JSON objects, divided by commas")
+            if here:
+                try:
+                    row, end = decode(buffer, at)
+                except RecursionError:
+                    raise _bad(path, line, "the JSON is nested too deeply") from None
+                except ValueError as error:  # perhaps only because the rest is not here yet
+                    problem = f"this is no JSON ({error})"
+                    if len(buffer) - at > MAX_ROW:
+                        raise _bad(path, line, problem) from None
+                else:
+                    _whole_characters(row, buffer[at:end], path, line)
+                    yield row
+                    problem = ""
+                    line, at, expected = line + buffer.count("\n", at, end), end, ",]"
+                    continue
+            chunk = file.read(max(1 << 20, len(buffer) - at))
+            if not chunk:
+                raise _bad(path, line, problem or "the JSON array is cut off")
+            try:
+                buffer, at = buffer[at:] + utf8.decode(chunk), 0
+            except UnicodeDecodeError as error:
+                raise _bad(path, line, f"the text is not UTF-8 ({error.reason})") from None
+
+
+def _object(line: bytes, path: Path, number: int) -> Row:
+    text = _decoded(line, path, number)
+    try:
+        row = json.loads(text)
+    except RecursionError:
+        raise _bad(path, number, "the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise _bad(path, number, f"this is no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise _bad(path, number, "the row is no JSON object")
+    _whole_characters(row, text, path, number)
+    return row
+
+
+def _whole_characters(row: Row, text: str, path: Path, line: int) -> None:
+    """Refuse half of a surrogate pair, which only an escape in `text` can bring in."""
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _bad(path, line, "the text holds half of a surrogate pair") from None
+
+
+def _decoded(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise _bad(path, number, f"the text is not UTF-8 ({error.reason})") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with _readable(path), _open(path) as file:
+        number = 0
+        while line := file.readline(MAX_ROW + 1):
+            number += 1
+            if len(line) > MAX_ROW:
+                raise _bad(path, number, f"a row is longer than {MAX_ROW >> 20} MB")
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what a damaged or missing file raises into one line."""
+    import polars as pl
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise DipscopeError("there is no such file", str(path), "Check the path.") from None
+    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DipscopeError(
+            f"the file cannot be read ({reason})",
+            str(path),
+            "It is damaged or not what its name says: fetch or write it again.",
+        ) from None
+
+
+def _bad(path: Path, line: int, what: str) -> DipscopeError:
+    return DipscopeError(what, f"{path}:{line}", "Mend or remove the row.")
