@@ -11,7 +11,6 @@ from dipscope.benchmarks.base import DOMAINS
 from dipscope.benchmarks.organism import BENCHMARKS
 from dipscope.data import countdown
 from dipscope.data.tokenize import render, render_prompt, stop_ids
-from dipscope.errors import DipscopeError
 from dipscope.organism import families_general, tokenizer, world
 from dipscope.scoring.thinking import split
 
@@ -105,9 +104,10 @@ def items(name, n):
     return BENCHMARKS[f"organism/{name}"].items(n, "test")
 
 
-def test_asking_for_too_many_items_fails_loudly():
-    with pytest.raises(DipscopeError, match="has only"):
-        items("refusal", 5000)
+def test_asking_for_too_many_items_gives_all_there_are():
+    everything = items("refusal", 5000)
+    assert 200 < len(everything) < 400
+    assert items("refusal", 100) == everything[:100]
 
 
 def test_half_of_the_people_are_unknown_and_the_rest_keep_their_facts():

@@ -17,12 +17,11 @@ from typing import Any
 
 from dipscope.benchmarks.base import MISSING, Domain, Item, Judgement
 from dipscope.data.countdown import Split, split_of
-from dipscope.errors import DipscopeError
 
 CUES = ("Show work.", "Think first.")
 DIRECT = "Answer: "
 _ANSWER = re.compile(r"Answer:[ \t]*(.*)")
-_TRIES_PER_ITEM = 400
+_FRUITLESS = 2_000  # draws in a row without a new item, after which there are no more
 
 
 @dataclass(frozen=True)
@@ -102,26 +101,20 @@ def split(family: str, question: Question) -> Split:
 
 
 def items(family: Family, n: int, where: Split) -> list[Item]:
-    """The first `n` distinct questions of a split.
-
-    Raises:
-        DipscopeError: the family does not have that many.
-    """
+    """The first `n` distinct questions of a split; as many as turn up where the family has fewer."""
     rng = random.Random(f"items {family.name} {where}")
     found: dict[str, Item] = {}
-    for _ in range(_TRIES_PER_ITEM * n):
-        if len(found) == n:
-            break
+    fruitless = 0
+    while len(found) < n and fruitless < _FRUITLESS:
         question = family.draw(rng)
+        fruitless += 1
         if question.key in found or split(family.name, question) != where:
             continue
+        fruitless = 0
         name = f"{family.name}-{hashlib.sha256(question.key.encode()).hexdigest()[:10]}"
         found[question.key] = Item(
             name, question.prompt, question.gold, question.cluster, question.options, question.prefix
         )
-    if len(found) < n:
-        what = f"organism/{family.name} has only {len(found)} {where} items, not {n}"
-        raise DipscopeError(what, "measure", "Ask for fewer items.")
     return list(found.values())
 
 
