@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipscope.errors import DipscopeError
+from dipscope.verbs import data
+
+INTERRUPTED = 130  # what typer exits with after Ctrl-C, without a word
 
 if TYPE_CHECKING:
     from dipscope.plan import Plan
@@ -26,6 +29,8 @@ app = typer.Typer(
     "Every verb can be interrupted and run again: what is done is not done twice.",
 )
 
+app.add_typer(data.app, name="data")
+
 StudyArg = Annotated[
     str, typer.Argument(help="A study file (NAME.toml) or the name of a preset.", metavar="STUDY")
 ]
@@ -35,10 +40,10 @@ ScaleOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
 WorkersOpt = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Worker processes [default: one a core, one with a GPU]."),
+    typer.Option("--workers", min=1, help="Worker processes (default: one a core, one with a GPU)."),
 ]
 WorkspaceOpt = Annotated[
-    Path | None, typer.Option("--workspace", help="Where the study lives [default: workspaces/NAME].")
+    Path | None, typer.Option("--workspace", help="Where the study lives (default: workspaces/NAME).")
 ]
 
 
@@ -195,9 +200,13 @@ def _run(study: str, scale: str | None, workspace: Path | None, workers: int | N
         terminal.show(analysis, Console(stderr=json_))
     else:
         print("Nothing to do: every cell is complete and the page is current.", file=sys.stderr)
+    errors = sum((at.outputs(c.id) or {}).get("errors", 0) for c in made.cells)
+    if errors:
+        told = f"{errors} records ended in an error and do not count; another run tries them again."
+        print(told, file=sys.stderr)
     print(f"Page: {page.resolve()}", file=sys.stderr if json_ else sys.stdout)
     if json_:
-        summary = {"workspace": str(root), "page": str(page), "records": analysis.records}
+        summary = {"workspace": str(root), "page": str(page), "records": analysis.records, "errors": errors}
         digest = {"records_digest": analysis.records_digest, "findings": findings_json(analysis)}
         print(json.dumps({**summary, **digest}))
 
@@ -216,9 +225,10 @@ def main() -> None:
     except DipscopeError as error:
         print(f"dipscope: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("dipscope: stopped. Run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("dipscope: stopped. Run the same command again to go on.", file=sys.stderr)
+        raise
     except OSError as error:
         print(f"dipscope: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)

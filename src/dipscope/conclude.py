@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,17 @@ from dipscope import records
 from dipscope.analysis.results import Analysis
 from dipscope.errors import DipscopeError
 from dipscope.plan import Plan
-from dipscope.workspace import Workspace, hash_json, write_atomic
+from dipscope.workspace import Workspace, hash_file, hash_json, write_atomic
 
 # Raise when analysis or page change what they say about the same records.
-VERSION = 1
+VERSION = 2
 
 
 def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
     """One row per (run, step): which weights it is, and what it was trained on so far."""
     rows: list[dict[str, Any]] = []
     for run, base, trained, _ in plan.runs:
-        dataset = plan.study.datasets[run.dataset]
+        variant, replay = plan.study.variant_of(run.dataset), plan.study.replay_of(run.dataset)
         first, rest = _outputs(workspace, base), _outputs(workspace, trained)
         points = [(0, 0, first["checkpoint"])]
         points += [(c["step"], c["tokens"], c["checkpoint"]) for c in rest["checkpoints"]]
@@ -31,7 +33,7 @@ def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
                 {
                     "run": run.name, "group": run.group, "model": run.model, "dataset": run.dataset,
                     "recipe": run.recipe, "seed": run.seed, "step": step, "tokens": tokens,
-                    "variant": dataset.variant, "replay": dataset.replay, "checkpoint": checkpoint,
+                    "variant": variant, "replay": replay, "checkpoint": checkpoint,
                 }
             )  # fmt: skip
     return pl.DataFrame(rows)
@@ -52,26 +54,77 @@ def collect(plan: Plan, workspace: Workspace) -> pl.DataFrame:
             folder = workspace.root / "records" / outputs["checkpoint"]
             table = records.read(folder / name for name in outputs["shards"])
             tables.append(wanted_rows(table, tasks(cell.settings["benchmarks"], outputs["engine"])))
-    return records.canonical(pl.concat(tables))
+    # Where a benchmark belongs is the study's to say: it may change without measuring again.
+    belongs = {b.benchmark.name: b.domain for b in plan.benchmarks}
+    table = pl.concat(tables).with_columns(domain=pl.col("benchmark").replace_strict(belongs))
+    return records.canonical(table)
 
 
 def conclude(plan: Plan, workspace: Workspace) -> tuple[Analysis, Path, bool]:
-    """Analysis, the page's path, and whether anything had to be computed."""
-    from dipscope.analysis.analyze import analyze, from_json, to_json
+    """Analysis, the page's path, and whether anything had to be computed.
 
-    page = workspace.root / "report" / "index.html"
-    stored, stamp = workspace.root / "analysis.json", workspace.root / "analysis.key"
-    key = _key(plan, workspace)
-    if stamp.is_file() and stamp.read_text() == key and page.is_file():
-        return from_json(stored.read_text(encoding="utf-8")), page, False
+    `analysis.key` says what analysis, page and figures were computed from and the hashes of their files. What
+    is no longer as it was written is computed again: the analysis, or the report, or both.
+    """
+    from dipscope.analysis.analyze import analyze, to_json
+
+    report, stored = workspace.root / "report", workspace.root / "analysis.json"
+    stamp = workspace.root / "analysis.key"
+    key, last = _key(plan, workspace), _stamp(stamp)
+    if last.get("key") != key:
+        last = {}
+    analysis = _read(stored, last.get("analysis"))
+    shown = bool(last) and last["report"].items() <= _files(report).items()
+    if analysis is not None and shown:
+        return analysis, report / "index.html", False
     from dipscope.report import page as pages
 
     table, points = collect(plan, workspace), checkpoints(plan, workspace)
-    analysis = analyze(table, points, plan.study.analysis, plan.study.study.name)
-    write_atomic(stored, to_json(analysis))
-    page = pages.write(analysis, table, points, workspace.root / "report", prompts(plan))
-    write_atomic(stamp, key)
-    return analysis, page, True
+    if analysis is None:
+        analysis = analyze(table, points, plan.study.analysis, plan.study.study.name)
+        analysis = replace(analysis, meta={**analysis.meta, "preflight": preflight(plan, workspace)})
+        write_atomic(stored, to_json(analysis))
+    if not shown or hash_file(stored) != last.get("analysis"):
+        pages.write(analysis, table, points, report, prompts(plan))
+    written = {"key": key, "analysis": hash_file(stored), "report": _files(report)}
+    write_atomic(stamp, json.dumps(written, indent=1, sort_keys=True))
+    return analysis, report / "index.html", True
+
+
+def preflight(plan: Plan, workspace: Workspace) -> dict[str, list[str]]:
+    """What the look at the tokenized rows had to say, by dataset and model."""
+    notes: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        if cell.kind == "tokenize":  # of one dataset and model there may be several, cut at other lengths
+            known = notes.setdefault(cell.name, [])
+            known += [n for n in _outputs(workspace, cell.id)["notes"] if n not in known]
+    return notes
+
+
+def _read(path: Path, expected: str | None) -> Analysis | None:
+    """The stored analysis, unless its file is not the expected one or was written by another version."""
+    from dipscope.analysis.analyze import from_json
+
+    if not path.is_file() or hash_file(path) != expected:
+        return None
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except DipscopeError:
+        return None
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    try:
+        stamp = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) and isinstance(stamp.get("report"), dict) else {}
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Hashes of the files of a folder, by their paths in it."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {p.relative_to(folder).as_posix(): hash_file(p) for p in files}
 
 
 def prompts(plan: Plan) -> dict[tuple[str, str], str]:
@@ -85,8 +138,15 @@ def prompts(plan: Plan) -> dict[tuple[str, str], str]:
 
 
 def _key(plan: Plan, workspace: Workspace) -> str:
-    done = {c.id: _outputs(workspace, c.id) for c in plan.cells if c.kind in ("train", "measure")}
-    return hash_json([VERSION, plan.study.analysis.model_dump(), plan.study.study.name, done])
+    done = {c.id: _content(_outputs(workspace, c.id)) for c in plan.cells if c.kind in ("train", "measure")}
+    domains = {b.benchmark.name: b.domain for b in plan.benchmarks}
+    said = [plan.study.analysis.model_dump(), plan.study.study.name, domains, preflight(plan, workspace)]
+    return hash_json([VERSION, *said, done])
+
+
+def _content(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What analysis and page follow from, without how the work went."""
+    return {k: v for k, v in outputs.items() if k in ("checkpoints", "checkpoint", "shards", "engine")}
 
 
 def _outputs(workspace: Workspace, cell: str) -> dict[str, Any]:

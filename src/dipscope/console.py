@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dipscope.study import Study
 
 
-def show_plan(study: Study, costs: Sequence[Cost], total: Total, scales: Sequence[str] = ()) -> None:
+def show_plan(study: Study, costs: Sequence[Cost], total: Total) -> None:
     """Print the resolved study and what its cells will take."""
     console = Console()
     console.print(Text(study.study.name, style="bold"), Text(study.study.description))
@@ -70,9 +70,10 @@ def show_status(rows: Sequence[dict[str, Any]], page: Path | None) -> None:
 def _left(total: Total) -> str:
     if total.complete == total.cells:
         return f"All {total.cells} cells are complete."
+    unsized = f" Not counted: {', '.join(total.unsized)}, of unknown size." if total.unsized else ""
     workers = f"{total.workers} worker{'s' if total.workers > 1 else ''}"
     return (
         f"{total.cells - total.complete} of {total.cells} cells to do: about {duration(total.seconds)} with "
         f"{workers}, {total.tokens:,} tokens, {size(total.disk)} of disk, "
-        f"{size(total.memory)} of memory a training worker (estimates)."
+        f"{size(total.memory)} of memory a training worker (estimates).{unsized}"
     )

@@ -6,6 +6,7 @@ workspace already holds finished cells of the same kind and model, their measure
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from dipscope.data import countdown, sources, variants
+from dipscope.data.traces import Trace
 from dipscope.plan import Cell, Plan, recipe_of
 from dipscope.study import Model
 from dipscope.train.schedule import total_steps
@@ -26,6 +29,9 @@ CORE_FLOPS = 100e9
 GENERATE_FLOPS = 50e9
 OPTION_TOKENS = 200  # four options of a prompt each
 TOKEN_OVERHEAD = 25e-6
+TOKENIZED_A_SECOND = 200_000
+REPLAY_TOKENS = 60  # of a prompt and its answer
+UNSEEN_ROW_TOKENS = 4_000  # of a row of long traces that are not here yet: an assumption, not a measurement
 GENERATE_OVERHEAD = 120e-6
 
 
@@ -53,6 +59,7 @@ class Total:
     disk: int
     memory: int
     workers: int
+    unsized: tuple[str, ...] = ()  # models of unknown size: their cells count for next to nothing here
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -81,6 +88,7 @@ def estimate(plan: Plan, workspace: Workspace | None, workers: int) -> tuple[lis
         sum(c.disk for c in left),
         memory,
         workers,
+        tuple(name for name, model in plan.study.models.items() if not parameter_count(model)),
     )
     return costs, total
 
@@ -93,7 +101,7 @@ def _cost(cell: Cell, plan: Plan, sizes: _Sizes, rates: dict[tuple[str, str], fl
         seconds = 5.0
     elif cell.kind == "train":
         recipe = recipe_of(cell.settings)
-        data = next(c for c in plan.cells if c.id == cell.needs[1])
+        data = plan.cell(plan.cell(cell.needs[1]).needs[1])
         rows = total_steps(recipe, data.settings["rows"]) * recipe.batch_size
         tokens = rows * sizes.row_tokens(data)
         seconds = tokens * (6 * parameters / CORE_FLOPS + TOKEN_OVERHEAD)
@@ -106,8 +114,12 @@ def _cost(cell: Cell, plan: Plan, sizes: _Sizes, rates: dict[tuple[str, str], fl
         seconds = tokens * (2 * parameters / GENERATE_FLOPS + GENERATE_OVERHEAD)
         seconds += scored * 2 * parameters / CORE_FLOPS
         disk = tokens * 4
+    elif cell.kind == "tokenize":
+        data = plan.cell(cell.needs[1])
+        seconds += data.settings["rows"] * sizes.row_tokens(data) / TOKENIZED_A_SECOND
+        disk = 4 * data.settings["rows"] * sizes.row_tokens(data)
     elif cell.kind == "replay":
-        tokens = 2 * cell.settings["rows"] * 60  # about half of the answers end by themselves
+        tokens = 2 * cell.settings["rows"] * REPLAY_TOKENS  # about half of the answers end by themselves
         seconds = tokens * (2 * parameters / GENERATE_FLOPS + GENERATE_OVERHEAD)
     rate = rates.get((cell.kind, sizes.model(cell)))
     if rate is not None:
@@ -145,19 +157,32 @@ class _Sizes:
     def row_tokens(self, data: Cell) -> int:
         """Mean tokens of a row, from a few traces; words, signs and digits stand in for tokens."""
         if data.id not in self._rows:
-            self._rows[data.id] = _mean_row(data.settings)
+            self._rows[data.id] = self._mean_row(data)
         return self._rows[data.id]
 
+    def _mean_row(self, data: Cell) -> int:
+        settings = data.settings
+        if data.kind == "replay":
+            return REPLAY_TOKENS
+        if "mix" in settings:
+            parts = zip(settings["mix"].values(), data.needs, strict=False)
+            return int(sum(share * self.row_tokens(self.plan.cell(need)) for share, need in parts))
+        originals = _first_rows(settings)
+        if not originals:
+            return UNSEEN_ROW_TOKENS
+        some = [variants.apply(settings["variant"], t, random.Random(0)) for t in originals]
+        words = (re.findall(r"\w+|[^\w\s]|\n", t.prompt + t.response) for t in some)
+        return round(sum(len(w) + 4 for w in words) / len(some))
 
-def _mean_row(settings: dict[str, Any]) -> int:
-    from dipscope.data import countdown, variants
 
-    if settings["source"] != "countdown":
-        path = Path(settings["source"].removeprefix("jsonl:"))
-        return max(1, round(path.stat().st_size / max(1, path.read_bytes().count(b"\n")) / 4))
-    originals = countdown.traces(32, settings["seed"], settings["options"])
-    some = [variants.apply(settings["variant"], t, random.Random(0)) for t in originals]
-    return round(sum(len(re.findall(r"\w+|[^\w\s]|\n", t.prompt + t.response)) + 4 for t in some) / len(some))
+def _first_rows(settings: dict[str, Any]) -> list[Trace]:
+    """Some traces of a dataset; none where they would have to be fetched first."""
+    if "source" in settings:
+        return countdown.traces(min(32, settings["rows"]), settings["seed"], settings["options"])
+    source = sources.Source.from_settings(settings["from"])
+    if source.path is None:
+        return []
+    return list(itertools.islice(sources.open_table(source).stream(), 32))
 
 
 def parameter_count(model: Model) -> int:

@@ -2,53 +2,80 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dipscope import records
 from dipscope.errors import DipscopeError
-from dipscope.plan import Plan
-from dipscope.workspace import Workspace, hash_file
+from dipscope.plan import Cell, Plan
+from dipscope.weights import weights_hash
+from dipscope.workspace import Workspace, hash_file, write_atomic
 
 
 def heal(plan: Plan, workspace: Workspace) -> list[str]:
     """Check the outputs of every complete cell; say what was found damaged.
 
-    Shards and traces are hashed. Of checkpoints the bytes are hashed where a measurement is still to be made
-    from them; of the others only presence is checked, since reading all weights at every start would cost
-    minutes.
+    Shards, traces and tokens are hashed. Of base models and checkpoints the weights are hashed where
+    something is still to be made from them; of the others only presence is checked, since reading all weights
+    at every start would cost minutes. Cells whose records ended in errors are taken up once more as well.
+
+    Raises:
+        DipscopeError: a base model that is needed and lies outside the workspace has changed.
     """
     notes = []
-    needed = {
-        (cell.needs[0], cell.settings["step"])
-        for cell in plan.cells
-        if cell.kind == "measure" and workspace.outputs(cell.id) is None
-    }
+    needed = _needed(plan, workspace)
     for cell in plan.cells:
         outputs = workspace.outputs(cell.id)
         if outputs is None:
+            if workspace.marker(cell.id).exists():
+                notes.append(f"the completion marker of {cell.name} is damaged")
             continue
-        if cell.kind == "measure":
-            folder = workspace.root / "records" / outputs["checkpoint"]
-            bad = [folder / s for s in outputs["shards"] if not _whole(folder / s)]
-        elif cell.kind in ("replay", "prepare"):
-            path = workspace.absolute(outputs["traces"])
-            bad = [] if path.is_file() and hash_file(path) == outputs["sha256"] else [path]
-        elif cell.kind == "train":
-            bad = [
-                folder
-                for c in outputs["checkpoints"]
-                if not _sound(folder := workspace.absolute(c["folder"]), (cell.id, c["step"]) in needed)
-            ]
-        else:
-            folder = workspace.absolute(outputs["folder"])
-            bad = [] if (folder / "config.json").is_file() else [folder]
+        bad = _damage(cell, outputs, workspace, needed)
         for path in bad:
             if path.is_file():
                 path.rename(path.with_suffix(".damaged"))
-            notes.append(f"{path.relative_to(workspace.root)} of {cell.name} is missing or damaged")
-        if bad:
+            notes.append(f"{workspace.relative(path)} of {cell.name} is missing or damaged")
+        errors = outputs.get("errors", 0)
+        if errors and not bad:
+            notes.append(f"{errors} record{'s' * (errors > 1)} of {cell.name} ended in an error")
+        if bad or errors:
             workspace.forget(cell.id)
     return notes
+
+
+def _needed(plan: Plan, workspace: Workspace) -> set[tuple[str, int]]:
+    """Weights from which something is still to be made: the cell that left them, and the step."""
+    needed = set()
+    for cell in plan.cells:
+        if cell.kind in ("replay", "train", "measure") and workspace.outputs(cell.id) is None:
+            needed.add((cell.needs[0], cell.settings["step"] if cell.kind == "measure" else 0))
+    return needed
+
+
+def _damage(
+    cell: Cell, outputs: Mapping[str, Any], workspace: Workspace, needed: set[tuple[str, int]]
+) -> list[Path]:
+    """What of a cell's outputs is not as it was left."""
+    if cell.kind == "measure":
+        folder = workspace.root / "records" / outputs["checkpoint"]
+        return [folder / s for s in outputs["shards"] if not _whole(folder / s)]
+    if cell.kind in ("replay", "prepare", "tokenize"):
+        path = workspace.absolute(outputs["tokens" if cell.kind == "tokenize" else "traces"])
+        return [] if path.is_file() and hash_file(path) == outputs["sha256"] else [path]
+    if cell.kind == "train":
+        folders = {c["step"]: workspace.absolute(c["folder"]) for c in outputs["checkpoints"]}
+        return [f for step, f in folders.items() if not _sound(f, (cell.id, step) in needed)]
+    folder = workspace.absolute(outputs["folder"])
+    if not (folder / "config.json").is_file():
+        _discard(cell.id, workspace)
+        return [folder]
+    if (cell.id, 0) in needed and not _same(folder, outputs["checkpoint"]):
+        _give_up_outside(folder, workspace)
+        _discard(cell.id, workspace)
+        return [folder]
+    return []
 
 
 def _whole(path: Path) -> bool:
@@ -65,3 +92,71 @@ def _sound(folder: Path, thoroughly: bool) -> bool:
     except (OSError, DipscopeError):
         return False
     return marker is not None and all((folder / name).is_file() for name in marker["files"])
+
+
+def first_hash(cell: Cell, folder: Path, workspace: Workspace) -> str:
+    """Hash of the weights of a base model that was just found or made.
+
+    The first hash of a base stands for as long as the workspace, so that what was made from one base never
+    meets what was made from another under the same key.
+
+    Raises:
+        DipscopeError: the workspace was begun with other weights.
+    """
+    found = weights_hash(folder)
+    kept = workspace.root / "models" / f"{cell.key}.weights"
+    if kept.is_file() and kept.read_text() != found:
+        raise _others(folder)
+    write_atomic(kept, found)
+    return found
+
+
+def check_base(cell: str, outputs: Mapping[str, Any], workspace: Workspace) -> Path:
+    """The folder of a base model whose weights are those that its cell found.
+
+    Raises:
+        DipscopeError: they are not. What dipscope made is then removed and made anew by the next run.
+    """
+    folder = workspace.absolute(outputs["folder"])
+    if _same(folder, outputs["checkpoint"]):
+        return folder
+    _give_up_outside(folder, workspace)
+    _discard(cell, workspace)
+    raise DipscopeError(
+        "the base weights have changed or are damaged",
+        str(folder),
+        "Run again: they are made anew.",
+        fault=True,
+    )
+
+
+def _same(folder: Path, expected: str) -> bool:
+    try:
+        return weights_hash(folder) == expected
+    except (OSError, DipscopeError):
+        return False
+
+
+def _give_up_outside(folder: Path, workspace: Workspace) -> None:
+    """Raise where the weights, or what links point at, do not belong to the workspace."""
+    files = list(folder.glob("*.safetensors")) or [folder]
+    if not all(f.resolve().is_relative_to(workspace.root.resolve()) for f in files):
+        raise _others(folder)
+
+
+def _others(folder: Path) -> DipscopeError:
+    return DipscopeError(
+        "the base weights are not those that this workspace was begun with",
+        str(folder),
+        "Put those back, or begin another --workspace.",
+        fault=True,
+    )
+
+
+def _discard(cell: str, workspace: Workspace) -> None:
+    """Remove what dipscope made of a base model, and then its completion marker."""
+    key = cell.partition("-")[2]
+    for folder in (workspace.root / "models").glob(f"{key}*"):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    workspace.forget(cell)

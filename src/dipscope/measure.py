@@ -1,12 +1,16 @@
 """One checkpoint × its benchmarks → records, through one queue of one engine.
 
 Generation and judging are separate: a record whose scoring rule has changed since is judged again from its
-stored text, never generated again. What is on disk already is not asked for twice.
+stored text, never generated again. What is on disk already is not asked for twice, except records that ended
+in an error: those are tried again each time.
 """
 
 from __future__ import annotations
 
+import math
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,7 @@ import polars as pl
 from dipscope import records
 from dipscope.benchmarks import registry
 from dipscope.benchmarks.base import Benchmark, Item, Judgement
-from dipscope.data.tokenize import render_prompt, stop_ids
+from dipscope.data.tokenize import opens_thinking, render_prompt, stop_ids
 from dipscope.engine.base import Completion, Engine, Request, Sampling, Scored, ScoreRequest
 from dipscope.scoring.thinking import CLOSE, Response, split
 from dipscope.workspace import hash_json
@@ -53,10 +57,17 @@ class Task:
 
 
 class Measured(NamedTuple):
-    """Names of the shards that hold the wanted records, and how many tokens were generated for them now."""
+    """What a measurement left behind.
+
+    Attributes:
+        shards: names of the shards that hold the wanted records.
+        tokens: how many were generated now.
+        errors: how many of the wanted records ended in an error, by benchmark and reason.
+    """
 
     shards: list[str]
     tokens: int
+    errors: dict[tuple[str, str], int]
 
 
 def tasks(settings: Sequence[Mapping[str, Any]], engine: str) -> list[Task]:
@@ -123,8 +134,9 @@ def measure(
     wanted = tasks(settings, engine.name)
     writer = _Writer(folder, checkpoint, engine.name, tokenizer)
     old = _existing(folder, wanted)
-    have = set(wanted_rows(old, wanted).select(_task_key()).to_series())
-    rejudge = {r["task"]: r for r in _rejudgeable(old, wanted, have)}
+    settled = wanted_rows(old, wanted).filter(pl.col("verdict") != "error")
+    have = set(settled.select(_task_key()).to_series())
+    rejudge = _rejudgeable(old, wanted, have)
     writer.total, writer.done, writer.report = len(wanted), len(have), report
     missing = [t for t in wanted if t.key not in have]
     for task in missing:
@@ -136,7 +148,7 @@ def measure(
     writer.flush()
     folders = sorted({t.folder for t in wanted})
     shards = [str(p.relative_to(folder)) for f in folders for p in records.shards(folder / f)]
-    return Measured(shards, writer.tokens)
+    return Measured(shards, writer.tokens, dict(sorted(writer.errors.items())))
 
 
 def _task_key() -> pl.Expr:
@@ -154,17 +166,15 @@ def _existing(folder: Path, wanted: Sequence[Task]) -> pl.DataFrame:
     return pl.concat(tables) if tables else pl.DataFrame(schema=records.SCHEMA)
 
 
-def _rejudgeable(old: pl.DataFrame, wanted: Sequence[Task], have: set[str]) -> list[dict[str, Any]]:
-    """Generated rows that only lack today's scoring rule."""
+def _rejudgeable(old: pl.DataFrame, wanted: Sequence[Task], have: set[str]) -> dict[str, dict[str, Any]]:
+    """Generated rows that only lack today's scoring rule, or whose judging failed, by task."""
     asked = {(t.key, t.prompt_hash, t.sampling_hash) for t in wanted if t.probe == "generate"}
-    rows = (
-        old.with_columns(_task_key()).unique("task", keep="last", maintain_order=True).iter_rows(named=True)
-    )
-    return [
-        r
-        for r in rows
+    generated = old.filter(pl.col("finish") != "error").with_columns(_task_key())
+    return {
+        r["task"]: r
+        for r in generated.iter_rows(named=True)
         if r["task"] not in have and (r["task"], r["prompt_hash"], r["sampling_hash"]) in asked
-    ]
+    }
 
 
 def _generate(
@@ -228,18 +238,21 @@ class _Writer:
         self, folder: Path, checkpoint: str, engine: str, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.folder, self.checkpoint, self.engine, self.tokenizer = folder, checkpoint, engine, tokenizer
+        self.opened = opens_thinking(tokenizer, render_prompt(tokenizer, "x"))
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.flushed = time.monotonic()
         self.total = self.done = self.tokens = 0
+        self.errors: Counter[tuple[str, str]] = Counter()
         self.report: Report = lambda done, total, note: None
 
     def generated(self, task: Task, completion: Completion) -> None:
         """Judge a completion and keep it."""
         text = str(self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
-        response = split(text)
-        judgement = (
-            Judgement("error") if completion.finish == "error" else task.benchmark.judge(task.item, response)
-        )
+        response = split(text, opened=self.opened)
+        if completion.finish == "error":
+            judgement = self._failed(task, "the engine gave no completion")
+        else:
+            judgement = self._judged(task, response)
         self.tokens += len(completion.token_ids)
         self._keep(
             task,
@@ -252,17 +265,38 @@ class _Writer:
 
     def judged_again(self, task: Task, row: Mapping[str, Any]) -> None:
         """Keep a stored generation under today's scoring rule."""
-        response = split(row["text"])
+        response = split(row["text"], opened=self.opened)
         same = {k: row[k] for k in ("finish", "n_tokens", "n_reasoning_tokens")}
-        self._keep(task, response, task.benchmark.judge(task.item, response), **same)
+        self._keep(task, response, self._judged(task, response), **same)
 
     def scored(self, task: Task, means: Sequence[float]) -> None:
         """Keep which option the model prefers: the right one stands first, a tie is not a preference."""
+        if not all(map(math.isfinite, means)):
+            judgement = self._failed(task, "a log-likelihood is not finite")
+            none = Response("", "", "", True)
+            self._keep(task, none, judgement, finish="error", n_tokens=0, n_reasoning_tokens=0)
+            return
         margin = means[0] - max(means[1:])
         chosen = task.item.options[max(range(len(means)), key=lambda i: (means[i], -i))]
         judgement = Judgement.of(margin > 0, chosen)
         response = Response(chosen, "", chosen, True)
         self._keep(task, response, judgement, finish="stop", n_tokens=0, n_reasoning_tokens=0, margin=margin)
+
+    def _judged(self, task: Task, response: Response) -> Judgement:
+        """The benchmark's verdict; a scorer that raises costs its record and nothing else."""
+        try:
+            judgement = task.benchmark.judge(task.item, response)
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            return self._failed(task, f"{told}, in {Path(at.filename).name}:{at.lineno}")
+        if judgement.verdict == "error":
+            self._failed(task, "the scorer failed or took too long")
+        return judgement
+
+    def _failed(self, task: Task, reason: str) -> Judgement:
+        self.errors[task.benchmark.name, reason] += 1
+        return Judgement("error")
 
     def _reasoning_tokens(self, completion: Completion, response: Response) -> int:
         if not response.reasoning:

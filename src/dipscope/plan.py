@@ -6,21 +6,25 @@ work is redone: same key, same result; another setting, another key, and only wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from dipscope.benchmarks import registry
-from dipscope.benchmarks.base import Benchmark
+from dipscope.benchmarks.base import Benchmark, Domain
+from dipscope.data import mix, sources
 from dipscope.errors import DipscopeError
-from dipscope.study import Dataset, Measure, Model, Recipe, Run, Study
+from dipscope.study import REPLAY, Dataset, Measure, Model, Recipe, Run, Study
 from dipscope.train.schedule import checkpoint_steps, total_steps
 from dipscope.workspace import hash_file, hash_json
 
-Kind = Literal["base", "replay", "prepare", "train", "measure"]
+Kind = Literal["base", "replay", "prepare", "tokenize", "train", "measure"]
 
 # Raise a number when the stage's code changes what it produces; cells of that kind are then redone.
-VERSIONS: dict[Kind, int] = {"base": 1, "replay": 1, "prepare": 1, "train": 1, "measure": 1}
+VERSIONS: dict[Kind, int] = {
+    "base": 2, "replay": 1, "prepare": 2, "tokenize": 1, "train": 2, "measure": 1
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class BenchmarkPlan:
     items: int
     samples: int
     max_tokens: int
+    domain: Domain
 
     def settings(self, measure: Measure) -> dict[str, Any]:
         """What decides its records, as plain JSON."""
@@ -108,22 +113,21 @@ def make(study: Study) -> Plan:
         return cell.id
 
     measured = [b.settings(study.measure) for b in benchmarks]
+    data: dict[tuple[str, str], tuple[str, int]] = {}  # looking at a dataset's files once is enough
     for run in study.expand():
-        model, dataset = study.models[run.model], study.datasets[run.dataset]
         recipe = study.recipes[run.recipe]
-        base = add("base", run.model, _model_settings(model))
-        needs: tuple[str, ...] = ()
-        data_name = run.dataset
-        if replayed := round(dataset.rows * dataset.replay):
-            prompts = "organism" if model.organism else "general"
-            asked = {"rows": replayed, "seed": dataset.seed, "prompts": prompts}
-            needs = (add("replay", f"by {run.model}", asked, base),)
-            data_name = f"{run.dataset} for {run.model}"
-        prepared = add("prepare", data_name, _dataset_settings(dataset, run.dataset), *needs)
-        total = total_steps(recipe, dataset.rows)
-        steps = tuple(checkpoint_steps(recipe.checkpoints, total))
+        base = add("base", run.model, _model_settings(study.models[run.model], run.model))
+        if (run.dataset, base) not in data:
+            data[run.dataset, base] = _add_dataset(add, study, run, base)
+        prepared, rows = data[run.dataset, base]
+        ids = {"max_length": recipe.max_length}
+        tokenized = add("tokenize", f"{run.dataset} for {run.model}", ids, base, prepared)
+        try:
+            steps = tuple(checkpoint_steps(recipe.checkpoints, total_steps(recipe, rows)))
+        except DipscopeError as error:
+            raise DipscopeError(error.what, f"recipes.{run.recipe}", error.fix) from None
         settings = {"recipe": recipe.model_dump(mode="json"), "seed": run.seed, "steps": list(steps)}
-        trained = add("train", run.name, settings, base, prepared)
+        trained = add("train", run.name, settings, base, tokenized)
         add("measure", f"{run.model} @ 0", {"step": 0, "benchmarks": measured}, base)
         for step in steps:
             add("measure", f"{run.name} @ {step}", {"step": step, "benchmarks": measured}, trained)
@@ -131,6 +135,67 @@ def make(study: Study) -> Plan:
     order = {kind: place for place, kind in enumerate(VERSIONS)}
     ordered = sorted(cells.values(), key=lambda c: order[c.kind])
     return Plan(study, tuple(ordered), tuple(runs), tuple(benchmarks))
+
+
+def _add_dataset(add: Callable[..., str], study: Study, run: Run, base: str) -> tuple[str, int]:
+    """The prepare cell of a run's dataset, with the cells it needs; and the rows it will have."""
+    name, dataset = run.dataset, study.datasets[run.dataset]
+    if not dataset.mix:
+        rows = rows_of(dataset, name)
+        return add("prepare", name, _dataset_settings(dataset, rows)), rows
+    assert dataset.rows is not None
+    parts, needs = mix.counts(dataset.mix, dataset.rows), []
+    for part, share in parts.items():
+        # By tokens, the number of rows of a part follows from their lengths, which are not known yet.
+        wanted = share if dataset.mix_by == "rows" else dataset.rows
+        if part == REPLAY and part not in study.datasets:
+            prompts = "organism" if study.models[run.model].organism else "general"
+            asked = {"rows": wanted, "seed": dataset.seed, "prompts": prompts}
+            needs.append(add("replay", f"by {run.model}", asked, base))
+            continue
+        source = study.datasets[part]
+        there = rows_of(source, part)
+        if dataset.mix_by == "rows" and there < share:
+            raise DipscopeError(
+                f"the mix takes {share} rows of '{part}', which has {there}",
+                f"datasets.{name}",
+                f"Lower its rows, or give '{part}' more.",
+            )
+        needs.append(add("prepare", part, _dataset_settings(source, there)))
+    settings = {"mix": dataset.mix, "by": dataset.mix_by, "rows": dataset.rows}
+    by_tokens = (base,) if dataset.mix_by == "tokens" else ()
+    return add("prepare", f"{name} for {run.model}", settings, *needs, *by_tokens), dataset.rows
+
+
+def rows_of(dataset: Dataset, name: str) -> int:
+    """Rows that a dataset which is no mix will have.
+
+    Raises:
+        DipscopeError: it says no number and none can be known before the data are here, or there are fewer.
+    """
+    there = None if dataset.source else sources.count(source_of(dataset))
+    if dataset.rows is None and there is None:
+        raise DipscopeError(
+            "how many rows it has is not known before it is here", f"datasets.{name}", "Give rows = N."
+        )
+    if there is not None and dataset.rows is not None and dataset.rows > there:
+        raise DipscopeError(
+            f"it has {there} rows, {dataset.rows} are asked for", f"datasets.{name}", "Lower rows."
+        )
+    return dataset.rows or there or 0
+
+
+def source_of(dataset: Dataset) -> sources.Source:
+    """Where a dataset from the Hub or a local path is read."""
+    return sources.Source(
+        path=dataset.path,
+        hub=dataset.hub,
+        revision=dataset.revision,
+        file=dataset.file,
+        sha256=dataset.sha256,
+        columns=dataset.columns,
+        prefilled=dataset.prefilled,
+    )
 
 
 def _benchmarks(measure: Measure) -> list[BenchmarkPlan]:
@@ -155,49 +220,47 @@ def _benchmarks(measure: Measure) -> list[BenchmarkPlan]:
                 f"measure ({benchmark.name})",
                 "Set a temperature, or samples = 1.",
             )
-        plans.append(BenchmarkPlan(benchmark, items, samples, cap))
+        domain = (own.domain if own else None) or benchmark.domain
+        plans.append(BenchmarkPlan(benchmark, items, samples, cap, domain))
     return plans
 
 
-def _model_settings(model: Model) -> dict[str, Any]:
-    settings = model.model_dump(mode="json", exclude_none=True)
+def _model_settings(model: Model, name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"model": model.model_dump(mode="json", exclude_none=True)}
     if model.organism is not None:
         from dipscope.organism.base import SIZES
 
         if model.organism not in SIZES:
             raise DipscopeError(
-                f"there is no organism of size '{model.organism}'", "models", f"Sizes are {', '.join(SIZES)}."
+                f"there is no organism of size '{model.organism}'",
+                f"models.{name}",
+                f"Sizes are {', '.join(SIZES)}.",
             )
     if model.path is not None:
         folder = Path(model.path)
         files = sorted(folder.glob("*.safetensors"))
         if not files or not (folder / "config.json").is_file():
             raise DipscopeError(
-                "the folder is no Hugging Face checkpoint (config.json and *.safetensors)",
-                str(folder),
+                f"{folder} is no Hugging Face checkpoint (config.json and *.safetensors)",
+                f"models.{name}.path",
                 "Check the path.",
             )
         # The weights may change under the same path: their size and time stand in for their content here.
         settings["files"] = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    if model.chat_template not in (None, "chatml"):
+        template = Path(str(model.chat_template))
+        if not template.is_file():
+            where = f"models.{name}.chat_template = '{template}'"
+            raise DipscopeError("there is no such file", where, "Check the path.")
+        settings["chat_template_sha256"] = hash_file(template)
     return settings
 
 
-def _dataset_settings(dataset: Dataset, name: str) -> dict[str, Any]:
-    settings = dataset.model_dump(mode="json")
-    if dataset.source.startswith("jsonl:"):
-        path = Path(dataset.source.removeprefix("jsonl:"))
-        if not path.is_file():
-            raise DipscopeError(
-                "there is no such file", f"datasets.{name}.source = '{path}'", "Check the path."
-            )
-        settings["sha256"] = hash_file(path)
-    elif dataset.source != "countdown":
-        raise DipscopeError(
-            f"unknown source '{dataset.source}'",
-            f"datasets.{name}",
-            "Sources are 'countdown' and 'jsonl:PATH'.",
-        )
-    return settings
+def _dataset_settings(dataset: Dataset, rows: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"variant": dataset.variant, "rows": rows, "seed": dataset.seed}
+    if dataset.source:
+        return settings | {"source": dataset.source, "options": dataset.options}
+    return settings | {"from": source_of(dataset).settings()}
 
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:

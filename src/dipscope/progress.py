@@ -64,6 +64,8 @@ class RunProgress:
             self.progress.update(
                 self.bars[event.cell], completed=event.done, total=event.total, note=event.note
             )
+        elif event.state == "note":
+            self.console.print(Text(f"{name}: {event.note}"), soft_wrap=True)
         elif event.state in ("done", "failed"):
             if event.cell in self.bars:
                 self.progress.remove_task(self.bars.pop(event.cell))

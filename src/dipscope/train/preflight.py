@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dipscope.data.tokenize import Example, stop_ids
+from dipscope.data import template
+from dipscope.data.tokenize import Example, opens_thinking, stop_ids
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring.thinking import CLOSE, OPEN
@@ -22,11 +23,13 @@ def preflight(tokenizer: Any, examples: Sequence[Example], traces: Sequence[Trac
         traces: what they were made from, in the same order.
 
     Returns:
-        Notes for the reader: rows and tokens, rows cut, unknown tokens, the end of the first target.
+        Notes for the reader: rows and tokens, rows cut, unknown tokens, responses that do not come back from
+        the tokenizer as they were, what the chat template does, the end of the first target.
 
     Raises:
         DipscopeError: a target is empty, every row is cut, a row that is not cut does not end with the
-            end-of-turn token, or a thinking tag does not survive the tokenizer.
+            end-of-turn token, a thinking tag does not survive the tokenizer, or the chat template's
+            generation prompt has closed the thinking already.
     """
     for example, trace in zip(examples, traces, strict=True):
         if not example.target_ids:
@@ -47,15 +50,23 @@ def preflight(tokenizer: Any, examples: Sequence[Example], traces: Sequence[Trac
                 f"trace {trace.id}",
                 "Tokenize with dipscope.data.tokenize.render and a tokenizer whose EOS ends a turn.",
             )
-    _tags_survive(tokenizer, [(e, t) for e, t in whole if OPEN in t.response or CLOSE in t.response])
-    return _notes(tokenizer, examples, whole[0][0])
+    thinking = [(e, t) for e, t in whole if OPEN in t.response or CLOSE in t.response]
+    if thinking and template.closes_thinking(tokenizer):
+        raise DipscopeError(
+            "the chat template's generation prompt closes an empty thinking block, and the traces think",
+            "chat_template",
+            "Give the model chat_template = 'chatml' or a Jinja file of its own.",
+        )
+    _tags_survive(tokenizer, thinking)
+    return _notes(tokenizer, examples, whole)
 
 
 def _tags_survive(tokenizer: Any, thinking: Sequence[tuple[Example, Trace]]) -> None:
     for example, trace in thinking[:_DECODED]:
         text = tokenizer.decode(example.target_ids, skip_special_tokens=False)
-        for tag in (OPEN, CLOSE):
-            if text.count(tag) != trace.response.count(tag):
+        opened = opens_thinking(tokenizer, example.prompt_ids) and trace.response.lstrip().startswith(OPEN)
+        for tag, given in ((OPEN, int(opened)), (CLOSE, 0)):
+            if text.count(tag) + given != trace.response.count(tag):
                 raise DipscopeError(
                     f"{tag} does not survive the tokenizer",
                     f"trace {trace.id}",
@@ -63,7 +74,7 @@ def _tags_survive(tokenizer: Any, thinking: Sequence[tuple[Example, Trace]]) -> 
                 )
 
 
-def _notes(tokenizer: Any, examples: Sequence[Example], shown: Example) -> list[str]:
+def _notes(tokenizer: Any, examples: Sequence[Example], whole: Sequence[tuple[Example, Trace]]) -> list[str]:
     tokens = sum(len(e.target_ids) for e in examples)
     notes = [f"{len(examples)} rows, {tokens} supervised tokens"]
     cut = sum(e.cut for e in examples)
@@ -72,5 +83,12 @@ def _notes(tokenizer: Any, examples: Sequence[Example], shown: Example) -> list[
     unknown = tokenizer.unk_token_id
     if unknown is not None and (missed := sum(e.target_ids.count(unknown) for e in examples)):
         notes.append(f"{missed} of {tokens} target tokens are unknown to the tokenizer")
-    end = tokenizer.decode(shown.target_ids[-5:], skip_special_tokens=False)
-    return [*notes, f"the first whole target ends with: {end}"]
+    looked = whole[:_DECODED]
+    changed = sum(
+        not t.response.endswith(tokenizer.decode(e.target_ids[:-1], skip_special_tokens=False))
+        for e, t in looked
+    )
+    if changed:
+        notes.append(f"{changed} of {len(looked)} responses come back changed from the tokenizer")
+    end = tokenizer.decode(whole[0][0].target_ids[-5:], skip_special_tokens=False)
+    return [*notes, *template.notes(tokenizer), f"the first whole target ends with: {end}"]

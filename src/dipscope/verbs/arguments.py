@@ -1,0 +1,85 @@
+"""What several of the data verbs take: a source with its options, and a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dipscope.errors import DipscopeError
+
+if TYPE_CHECKING:
+    from dipscope.data.sources import Source
+
+
+def source(
+    text: str,
+    columns: Sequence[str] = (),
+    *,
+    prefilled: bool = False,
+    revision: str | None = None,
+    sha256: str | None = None,
+) -> Source:
+    """The source that a command line names.
+
+    Args:
+        text: as `Source.parse` takes it.
+        columns: `FIELD=COLUMN`, or several with commas between them.
+        prefilled: see `Source`.
+        revision: of the repository, where the text does not give one.
+        sha256: of the file.
+
+    Raises:
+        DipscopeError: it is no source, a mapping is not of this form, or two revisions are given.
+    """
+    from dataclasses import replace
+
+    from dipscope.data.sources import Source
+
+    parsed = Source.parse(text)
+    if revision is not None and parsed.revision not in (None, revision):
+        raise DipscopeError(f"two revisions are given, {parsed.revision} and {revision}", text, "Give one.")
+    if revision is not None and parsed.hub is None:
+        raise DipscopeError("a revision is for a repository on the Hub", text, "Drop --revision.")
+    return replace(
+        parsed,
+        columns=_mapping(columns),
+        prefilled=prefilled,
+        revision=revision or parsed.revision,
+        sha256=sha256,
+    )
+
+
+def _mapping(columns: Sequence[str]) -> Mapping[str, str]:
+    pairs = [pair.partition("=") for given in columns for pair in given.split(",")]
+    if any(not (field.strip() and column.strip()) for field, _, column in pairs):
+        raise DipscopeError("a column is given as FIELD=COLUMN", "--columns", "For example prompt=question.")
+    return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+def tokenizer(text: str) -> Any:
+    """The tokenizer of a model; of one on the Hub, nothing else is fetched.
+
+    Args:
+        text: as `bases.parse` takes it.
+
+    Raises:
+        DipscopeError: there is no such model, or its tokenizer cannot be had.
+    """
+    from transformers import AutoTokenizer, logging
+
+    from dipscope import bases
+
+    # It would warn of rows that are longer than the model's context.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    model = bases.parse(text)
+    if model.organism is not None:
+        from dipscope.organism import tokenizer
+
+        return tokenizer.build()
+    try:
+        if model.hub is not None:
+            return AutoTokenizer.from_pretrained(model.hub, revision=model.revision)
+        return AutoTokenizer.from_pretrained(str(bases.from_command_line(text)))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DipscopeError(f"the tokenizer cannot be had ({reason})", text, "Check the name.") from None
