@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import difflib
 import hashlib
 import json
 import os
 import re
-import select
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -20,6 +16,8 @@ from typing import Any
 from dipscope.benchmarks import gym_worker
 from dipscope.benchmarks.base import MISSING, Benchmark, Domain, Item, Judgement, Split
 from dipscope.errors import DipscopeError
+from dipscope.scoring.answers import last_box
+from dipscope.scoring.process import Process
 from dipscope.scoring.thinking import Response
 
 SEED, SIZE = 20_000_000, 20_000
@@ -114,21 +112,11 @@ def extract(text: str, gold: str) -> str | None:
     elif tagged := _TAGGED.findall(text):
         said = tagged[-1]
     else:
-        said = _boxed(text)
+        said = last_box(text) or ""
     said = said.strip().strip("*`$").strip()
     if not said and not marker and _NUMBER.fullmatch(gold):
         said = (_NUMBER.findall(text) or [""])[-1]
     return said or None
-
-
-def _boxed(text: str) -> str:
-    _, marker, rest = text.rpartition("\\boxed{")
-    depth = 1
-    for at, char in enumerate(rest if marker else ""):
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return rest[:at]
-    return ""
 
 
 def _config(generator: str, query: str, where: str) -> dict[str, Any]:
@@ -179,47 +167,20 @@ def _create(where: str, generator: str, config: dict[str, Any], size: int) -> An
 
 
 class _Worker:
-    """The scoring process: started when first asked, killed and started again when it does not answer."""
+    """The scoring process: started when first asked, and again after it died or took too long."""
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.owner = 0
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The reply to one question; `error` when the verifier failed, died or took too long."""
-        if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
-            self.process, self.owner = self._start(), os.getpid()
-        process = self.process
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-            line = process.stdout.readline() if ready else b""
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            self.stop()
-            return {"error": "the verifier died or took too long"}
-        reply: dict[str, Any] = json.loads(line)
-        return reply
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", gym_worker.__name__],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, bufsize=0,
-        )  # fmt: skip
-        atexit.register(process.kill)
-        return process
-
-    def stop(self) -> None:
-        """Kill the process; the next question starts another."""
-        if self.process is not None and self.owner == os.getpid():
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+        if self.process is None or self.owner != os.getpid() or not self.process.alive:
+            self.process, self.owner = Process(gym_worker.__name__), os.getpid()
+        for line in self.process.ask(json.dumps(question).encode(), 1, PATIENCE):
+            reply: dict[str, Any] = json.loads(line)
+            return reply
+        return {"error": "the verifier died or took too long"}
 
 
 _worker = _Worker()
