@@ -92,8 +92,13 @@ def read(paths: Iterable[Path]) -> pl.DataFrame:
 
 
 def canonical(table: pl.DataFrame) -> pl.DataFrame:
-    """Each record once, in an order that does not depend on when it was made."""
-    return table.select(list(SCHEMA)).unique(KEY, keep="first", maintain_order=True).sort(KEY)
+    """Each record once, in an order that does not depend on when it was made.
+
+    Where a record that ended in an error was made again, the other one counts.
+    """
+    failed = [pl.col("verdict").eq_missing("error"), pl.col("finish").eq_missing("error")]
+    ordered = table.select(list(SCHEMA)).sort([*(pl.col(k) for k in KEY), *failed], maintain_order=True)
+    return ordered.unique(KEY, keep="first", maintain_order=True)
 
 
 def digest(table: pl.DataFrame) -> str:

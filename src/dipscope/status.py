@@ -21,8 +21,10 @@ def recall(root: Path) -> tuple[Plan, Workspace]:
     """The plan of the study that a workspace belongs to.
 
     Raises:
-        DipscopeError: the folder is no workspace.
+        DipscopeError: the folder is no workspace, or its study.json is damaged.
     """
+    from pydantic import ValidationError
+
     stored = root / "study.json"
     if not stored.is_file():
         raise DipscopeError(
@@ -30,7 +32,16 @@ def recall(root: Path) -> tuple[Plan, Workspace]:
             str(root),
             "Workspaces are made by `dipscope run`.",
         )
-    return make(Study.model_validate_json(stored.read_text(encoding="utf-8"))), Workspace(root)
+    try:
+        study = Study.model_validate_json(stored.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError):
+        raise DipscopeError(
+            "the file is damaged, or of another version of dipscope",
+            str(stored),
+            "Run the study again with `dipscope run STUDY --workspace` and this folder: it is written anew.",
+            fault=True,
+        ) from None
+    return make(study), Workspace(root)
 
 
 def cells(plan: Plan, workspace: Workspace) -> list[dict[str, Any]]:
@@ -53,18 +64,19 @@ def _started(workspace: Workspace) -> set[str]:
     """Cells that the newest run has started and not ended."""
     started: set[str] = set()
     try:
-        lines = (workspace.root / "log.jsonl").read_text().splitlines()
+        lines = (workspace.root / "log.jsonl").read_text(errors="replace").splitlines()
     except OSError:
         return started
     for line in lines:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if entry["event"] == "run":
+            event, cell = entry["event"], entry.get("cell", "")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue  # a torn line
+        if event == "run":
             started.clear()
-        elif entry["event"] == "start":
-            started.add(entry["cell"])
-        elif entry["event"] in ("cell", "failure"):
-            started.discard(entry["cell"])
+        elif event == "start":
+            started.add(cell)
+        elif event in ("cell", "failure"):
+            started.discard(cell)
     return started

@@ -18,14 +18,19 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dipscope.errors import DipscopeError
 
 FORMAT = 1
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # .NAME.PROCESS.tmp: what is renamed once it is whole
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -48,6 +53,26 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         raise unwritable(path, error) from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence that a library could not write below `path`.
+
+    safetensors and tokenizers raise no OSError for a full disk, but exceptions of their own that quote it.
+
+    Raises:
+        DipscopeError: a write failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except Exception as error:
+        quoted = re.search(r"([^:]+?) \(os error (\d+)\)$", str(error))
+        if quoted is None:
+            raise
+        raise unwritable(path, OSError(int(quoted[2]), quoted[1].strip())) from error
+
+
 def unwritable(path: Path, error: OSError) -> DipscopeError:
     """The one sentence for a write that failed."""
     reason = error.strerror or str(error)
@@ -57,6 +82,11 @@ def unwritable(path: Path, error: OSError) -> DipscopeError:
         "Free space or choose another --workspace; then run again.",
         fault=True,
     )
+
+
+def as_umask_says(path: Path, like: Path) -> None:
+    """Give a file that a library made for its owner alone the mode of one that was simply opened."""
+    path.chmod(stat.S_IMODE(like.stat().st_mode))
 
 
 def sync_folder(folder: Path) -> None:
@@ -105,21 +135,22 @@ class Workspace:
         return self.root / "cells" / f"{cell}.json"
 
     def outputs(self, cell: str) -> dict[str, Any] | None:
-        """What a completed cell left behind, or None when it is not complete."""
+        """What a completed cell left behind, or None when it is not complete or its marker is damaged."""
         try:
             marker = json.loads(self.marker(cell).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return None
-        if marker.get("format") != FORMAT:
+        if not isinstance(marker, dict) or marker.get("format") != FORMAT:
             return None
-        outputs: dict[str, Any] = marker["outputs"]
-        return outputs
+        outputs = marker.get("outputs")
+        sound = isinstance(outputs, dict) and marker.get("sha256") == hash_json(outputs, 64)
+        return outputs if sound else None
 
     def complete(self, cell: str, outputs: Mapping[str, Any]) -> None:
         """Mark a cell complete. Nothing of it may change afterwards."""
-        write_atomic(
-            self.marker(cell), json.dumps({"format": FORMAT, "outputs": outputs}, indent=1, sort_keys=True)
-        )
+        outputs = json.loads(json.dumps(outputs))  # as it will be read
+        marker = {"format": FORMAT, "outputs": outputs, "sha256": hash_json(outputs, 64)}
+        write_atomic(self.marker(cell), json.dumps(marker, indent=1, sort_keys=True))
 
     def forget(self, cell: str) -> None:
         """Take a completion marker back: the cell is redone at the next run."""
@@ -137,7 +168,8 @@ class Workspace:
     def take(self, patience: float = 15.0) -> None:
         """Become the one process that works here, for as long as this process lives.
 
-        Waits a moment for workers of a killed run to notice that their parent is gone.
+        Waits a moment for workers of a killed run to notice that their parent is gone, then removes what
+        they had half written.
 
         Raises:
             DipscopeError: another run is at work in this workspace.
@@ -152,6 +184,11 @@ class Workspace:
                 fault=True,
             )
         os.close(workers)
+        for leftover in [p for p in self.root.rglob(".*.tmp") if _TEMPORARY.fullmatch(p.name)]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
     def taken(self) -> bool:
         """Whether a run is at work here."""

@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -115,7 +117,7 @@ def test_a_resume_point_of_other_settings_is_not_used(base, tmp_path):
     assert seen == list(range(1, 21)) and "other settings" in notes[0]
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "config", "marker"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "config", "marker", "keys", "binary"])
 def test_a_damaged_checkpoint_is_detected_and_made_again(base, straight, tmp_path, damage):
     folders = train(base, ROWS, RECIPE, 0, tmp_path)
     victim = folders[1]
@@ -123,11 +125,50 @@ def test_a_damaged_checkpoint_is_detected_and_made_again(base, straight, tmp_pat
         (victim / "config.json").write_text("{}")
     elif damage == "marker":
         (victim / checkpoints.MARKER).unlink()
+    elif damage == "keys":
+        (victim / checkpoints.MARKER).write_text('{"step": 12}')
+    elif damage == "binary":
+        (victim / checkpoints.MARKER).write_bytes(b"\xff\xfe")
     else:
         _damage(victim / "model.safetensors", damage)
     with pytest.raises(DipscopeError):
         checkpoints.verify(victim)
-    assert hashes(train(base, ROWS, RECIPE, 0, tmp_path)) == hashes(straight)
+    seen = []
+    made = train(base, ROWS, RECIPE, 0, tmp_path, lambda report: seen.append(report.step))
+    assert hashes(made) == hashes(straight)
+    assert seen == list(range(1, 13))  # no further than the checkpoint that was damaged
+    assert reports(tmp_path) == reports(straight[0].parent)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kept"),
+    [({"resume_every": 50}, []), ({"resume_every": 5}, ["resume"])],
+    ids=["checkpoint", "resume point"],
+)
+def test_a_full_disk_is_one_clear_line_and_leaves_no_litter(base, tmp_path, recipe, kept):
+    train(base, ROWS, RECIPE.model_copy(update={"checkpoints": (20,)} | recipe), 0, tmp_path / "fits")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(DipscopeError, match=r"cannot write \(File too large\)\. Free space") as caught:
+            train(base, ROWS, RECIPE.model_copy(update={"checkpoints": (20,)} | recipe), 0, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_code == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*kept, "train.jsonl"]
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_weights_can_be_read_by_whom_the_umask_allows(base, tmp_path):
+    before = os.umask(0o027)
+    try:
+        with pytest.raises(Stop):
+            train(base, ROWS, RECIPE, 0, tmp_path, stop_at(12))
+    finally:
+        os.umask(before)
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert {p.name for p in files} >= {"model.safetensors", "state.safetensors", "config.json"}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o640}
 
 
 def test_a_checkpoint_lost_behind_the_resume_point_is_made_again(base, straight, tmp_path):

@@ -34,12 +34,15 @@ class Echo:
     scorer: str = "echo@1"
     max_tokens: int = 8
     strict: bool = False
+    broken: tuple[str, ...] = ()
 
     def items(self, n, split):
         words = ("one", "two", "three")[:n]
         return [Item(w, f"say {w}", w, options=(w, *(o for o in words if o != w))) for w in words]
 
     def judge(self, item, response):
+        if item.id in self.broken:
+            raise LookupError(f"no rule for {item.id}")
         if not response.answer.strip():
             return MISSING
         right = response.answer.strip() == item.gold and not (self.strict and response.reasoning)
@@ -53,18 +56,23 @@ class Scripted:
     name: str = "scripted/1"
     asked: list[str] = field(default_factory=list)
     fail_after: int | None = None
+    broken: bool = False  # every second completion fails
+    likes: float = -0.5
 
     def generate(self, requests):
         for n, request in enumerate(requests):
             if self.fail_after is not None and n == self.fail_after:
                 raise KeyboardInterrupt
             self.asked.append(request.key)
+            if self.broken and n % 2:
+                yield Completion(request.key, (), "error")
+                continue
             yield Completion(request.key, (2, 8, 3, request.prompt_ids[-1]), "stop")
 
     def score(self, requests):
         for request in requests:
             liked = request.continuation_ids == request.prompt_ids[-1:]
-            yield Scored(request.key, (-0.5 if liked else -2.0,))
+            yield Scored(request.key, (self.likes if liked else -2.0,))
 
 
 @pytest.fixture
@@ -78,7 +86,9 @@ def door(tmp_path, tokenizer, monkeypatch):
 
     def measure(engine, **changed):
         settings = [{**option, **changed}]
-        shards, _ = measuring.measure(engine, tokenizer, "c0", settings, tmp_path, lambda *_: None)
+        shards, _, measure.errors = measuring.measure(
+            engine, tokenizer, "c0", settings, tmp_path, lambda *_: None
+        )
         table = records.read(tmp_path / s for s in shards)
         return records.canonical(measuring.wanted_rows(table, measuring.tasks(settings, engine.name)))
 
@@ -137,6 +147,48 @@ def test_a_damaged_shard_costs_its_records_and_no_others(door, tmp_path):
     engine = Scripted()
     assert door(engine).equals(whole)
     assert len(engine.asked) == 2
+
+
+@pytest.mark.parametrize("likes", [float("nan"), float("inf"), float("-inf")])
+def test_a_likelihood_that_is_no_number_is_an_error_and_asked_again(door, likes):
+    whole = door(Scripted(), seed=1).filter(probe="likelihood")
+    door.benchmark.scorer = "echo@2"  # so that likelihoods are asked once more
+    table = door(Scripted(likes=likes), seed=1).filter(probe="likelihood")
+    assert set(table["verdict"]) == {"error"}
+    assert table["score"].to_list() == table["margin"].to_list() == [None] * 3
+    assert door.errors == {("fake/echo", "a log-likelihood is not finite"): 3}
+    again = door(Scripted(), seed=1).filter(probe="likelihood")
+    assert again.drop("scorer").equals(whole.drop("scorer"))
+    assert door.errors == {}
+
+
+def test_a_scorer_that_raises_costs_its_record_and_is_asked_again_without_generating(door):
+    door.benchmark.broken = ("two",)
+    first = door(Scripted())
+    assert first.filter(verdict="error")["item"].to_list() == ["two"] * 2
+    assert set(first.filter(probe="generate", verdict="error")["finish"]) == {"stop"}
+    ((benchmark, reason), count), *others = door.errors.items()
+    assert (benchmark, count, others) == ("fake/echo", 2, [])
+    assert reason.startswith("LookupError: no rule for two, in test_measure.py:")
+    engine = Scripted()
+    assert door(engine).equals(first)  # the same error again: nothing changes
+    assert sum(door.errors.values()) == 2
+    door.benchmark.broken = ()
+    healed = door(engine)
+    assert (engine.asked, door.errors) == ([], {})
+    assert set(healed["verdict"]) == {"correct"}
+    assert healed.height == first.height
+
+
+def test_a_completion_that_failed_is_generated_again(door):
+    first = door(Scripted(broken=True))
+    assert len(first.filter(verdict="error")) == 3
+    assert door.errors == {("fake/echo", "the engine gave no completion"): 3}
+    engine = Scripted()
+    healed = door(engine)
+    assert len(engine.asked) == 3
+    assert set(healed["verdict"]) == {"correct"}
+    assert len(healed) == 3 * 2 + 3
 
 
 def test_what_arrived_before_an_interruption_may_be_lost_but_is_never_wrong(door):

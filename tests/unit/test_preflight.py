@@ -56,7 +56,7 @@ def test_render_is_prompt_response_and_end():
 
 def test_cut_rows_are_counted():
     traces = [Trace("a", "a", "w1", "w2"), Trace("b", "b", "w1", " ".join(["w2"] * 50))]
-    assert "1 of 2 rows are cut at max_length and do not show how to stop" in checked(traces, 20)
+    assert "1 of 2 rows are cut and do not show how to stop" in checked(traces, 20)
 
 
 def test_unknown_tokens_are_counted():
@@ -83,3 +83,11 @@ def test_a_target_without_end_of_turn_is_refused():
 def test_lost_thinking_tags_are_refused():
     with pytest.raises(DipscopeError, match="<think> does not survive"):
         checked(tinymodel.traces(2), tokenizer=tinymodel.tokenizer(think=False))
+
+
+def test_traces_that_never_ended_teach_no_end_and_are_not_refused():
+    endless = [replace(t, response="<think> w1", finish="length") for t in tinymodel.traces(2)]
+    tokenizer = tinymodel.tokenizer()
+    example = render(tokenizer, endless[0], 100)
+    assert example.cut and tokenizer.decode(example.target_ids) == "<think> w1"
+    assert checked(endless)[-1] == "no row shows the model how to stop"

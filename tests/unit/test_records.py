@@ -40,6 +40,15 @@ def test_a_repeated_record_counts_once(tmp_path):
     assert records.canonical(records.read(records.shards(tmp_path)))["item"].to_list() == ["a", "b", "c"]
 
 
+def test_a_record_made_again_after_an_error_replaces_it_wherever_it_stands(tmp_path):
+    good = row("a", finish="stop")
+    unjudged, broken = row("a", verdict="error", finish="stop"), row("a", verdict="error", finish="error")
+    for rows in ([good, unjudged, broken], [broken, unjudged, good], [unjudged, good, broken]):
+        assert records.canonical(records.frame(rows)).rows() == records.frame([good]).rows()
+    for rows in ([unjudged, broken], [broken, unjudged]):
+        assert records.canonical(records.frame(rows)).rows() == records.frame([unjudged]).rows()
+
+
 @pytest.mark.parametrize("where", [0, 50, -1])
 def test_one_flipped_byte_is_noticed(tmp_path, where):
     path = records.append(tmp_path, records.frame([row("a")]))

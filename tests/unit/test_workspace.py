@@ -34,8 +34,43 @@ def test_a_cell_is_complete_once_marked_and_only_then(tmp_path):
     assert workspace.outputs("train-1") is None
     workspace.complete("train-1", {"a": 1})
     assert Workspace(tmp_path).outputs("train-1") == {"a": 1}
-    workspace.marker("train-1").write_text("{")  # torn by something that is not us
+
+
+def _flipped(data):
+    at = data.index(b'"a": 1') + 5
+    return data[:at] + b"2" + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:10],
+        lambda data: b"\xff\xfe\x00",
+        lambda data: b"[]",
+        lambda data: b'{"format": 1}',
+        lambda data: b'{"format": 1, "outputs": []}',
+        _flipped,
+    ],
+    ids=["torn", "binary", "a list", "no outputs", "outputs of another kind", "another digit"],
+)
+def test_a_damaged_marker_counts_as_none(tmp_path, spoil):
+    workspace = Workspace(tmp_path)
+    workspace.complete("train-1", {"a": 1, 10: ("x", None), 9: 0.1})
+    assert workspace.outputs("train-1") == {"a": 1, "10": ["x", None], "9": 0.1}
+    marker = workspace.marker("train-1")
+    marker.write_bytes(spoil(marker.read_bytes()))
     assert workspace.outputs("train-1") is None
+
+
+def test_what_killed_processes_had_half_written_is_removed(tmp_path):
+    workspace = Workspace(tmp_path)
+    (tmp_path / "cells" / ".a.json.123.tmp").write_text("{")
+    (tmp_path / "runs" / "k" / ".step-000002.123.tmp").mkdir(parents=True)
+    (tmp_path / "runs" / "k" / ".step-000002.123.tmp" / "config.json").write_text("{}")
+    for kept in ("notes.tmp", ".mine.tmp"):
+        (tmp_path / "data" / kept).write_text("")
+    workspace.take()
+    assert sorted(p.name for p in tmp_path.rglob("*.tmp")) == [".mine.tmp", "notes.tmp"]
 
 
 def test_keys_do_not_depend_on_the_order_of_settings():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +22,10 @@ from dipscope.workspace import Workspace
 
 @dataclass(frozen=True)
 class Event:
-    """Something a cell has to say: that it started, how far it is, that it ended."""
+    """Something a cell has to say: that it started, how far it is, what is worth knowing, that it ended."""
 
     cell: str
-    state: Literal["started", "working", "done", "failed"]
+    state: Literal["started", "working", "note", "done", "failed"]
     done: int = 0
     total: int = 0
     note: str = ""
@@ -56,9 +58,10 @@ def run(cells: Sequence[Cell], workspace: Workspace, workers: int, observe: Obse
         _kill(pool)
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
-        events.put(None)
-        pump.join()
+        with _held():
+            pool.shutdown(cancel_futures=True)
+            events.put(None)
+            pump.join()
     if failures:
         raise failures[0]
 
@@ -77,7 +80,7 @@ def _schedule(
         ready = [c for c in waiting.values() if not unfinished.intersection(c.needs)]
         for cell in ready:
             del waiting[cell.id]
-            running[pool.submit(_work, cell)] = cell
+            running[_submit(pool, cell)] = cell
         if not running:
             return  # what still waits needs a cell that failed
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -86,12 +89,24 @@ def _schedule(
             failure = _failure(future, cell)
             if failure is None:
                 unfinished.discard(cell.id)
+                for note in (workspace.outputs(cell.id) or {}).get("notes", ()):
+                    events.put(Event(cell.id, "note", note=note))
                 events.put(Event(cell.id, "done"))
             else:
                 failures.append(failure)
+                workspace.log("failure", cell=cell.id, error=str(failure))
                 events.put(Event(cell.id, "failed", note=str(failure)))
             if isinstance(future.exception(), BrokenProcessPool):
                 return
+
+
+def _submit(pool: ProcessPoolExecutor, cell: Cell) -> Future[None]:
+    """Hand a cell to the pool. A worker that is started for it never sees Ctrl-C: the parent ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what is started
+    try:
+        return pool.submit(_work, cell)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _failure(future: Future[None], cell: Cell) -> DipscopeError | None:
@@ -114,6 +129,22 @@ def _failure(future: Future[None], cell: Cell) -> DipscopeError | None:
         "Details are in log.jsonl of the workspace.",
         fault=True,
     )
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Hold Ctrl-C back until what is inside is done: half a shutdown leaves semaphores and threads behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C only ever reaches the main thread
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
@@ -173,5 +204,5 @@ def _work(cell: Cell) -> None:
     except DipscopeError:
         raise
     except Exception:
-        _workspace.log("failure", cell=cell.id, traceback=traceback.format_exc())
+        _workspace.log("traceback", cell=cell.id, traceback=traceback.format_exc())
         raise

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipscope.errors import DipscopeError
 from dipscope.interop.chat_template import CHATML
-from dipscope.workspace import hash_file, sync_folder, unwritable
+from dipscope.workspace import as_umask_says, hash_file, sync_folder, writing
 
 if TYPE_CHECKING:
     import torch
@@ -67,14 +67,15 @@ def resolve(out: Path) -> Path:
         )
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        with _gguf_file(out.parent) as source:
-            temporary.mkdir(parents=True)
-            _convert(source, temporary)
-        sync_folder(temporary)
-        temporary.rename(out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise unwritable(out, error) from error
+        with writing(out):
+            with _gguf_file(out.parent) as source:
+                temporary.mkdir(parents=True)
+                _convert(source, temporary)
+            for weights in temporary.glob("*.safetensors"):
+                as_umask_says(weights, temporary / "config.json")
+            sync_folder(temporary)
+            temporary.rename(out)
+            sync_folder(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out

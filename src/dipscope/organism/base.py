@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dipscope.errors import DipscopeError
 from dipscope.organism import tokenizer as words
 from dipscope.study import Recipe
-from dipscope.workspace import unwritable
+from dipscope.workspace import writing
 
 if TYPE_CHECKING:
     from dipscope.train.loop import StepReport
@@ -93,7 +93,7 @@ def pretrain(size: str, seed: int, out: Path, on_step: Callable[[StepReport], No
         on_step: told about every optimizer step.
 
     Raises:
-        DipscopeError: the size is unknown, or `out` exists already.
+        DipscopeError: the size is unknown, `out` exists already, or the disk refuses.
     """
     import torch
     from transformers import Qwen3ForCausalLM
@@ -123,14 +123,12 @@ def pretrain(size: str, seed: int, out: Path, on_step: Callable[[StepReport], No
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config(size))
     work = out.with_name(f".{out.name}.pretraining")
-    try:
+    with writing(out):
         work.mkdir(parents=True, exist_ok=True)
         tokenizer.save_pretrained(work)
         folder = train_model(model, work, rows, recipe, seed, work, on_step)[-1]
         folder.rename(out)
         shutil.rmtree(work)
-    except OSError as error:
-        raise unwritable(out, error) from error
     return out
 
 

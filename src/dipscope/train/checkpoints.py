@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipscope.errors import DipscopeError
 from dipscope.weights import damaged, weights_hash
-from dipscope.workspace import hash_file, sync_folder, unwritable, write_atomic
+from dipscope.workspace import as_umask_says, hash_file, sync_folder, write_atomic, writing
 
 if TYPE_CHECKING:
     import torch
@@ -41,23 +41,24 @@ def save(model: Any, source: Path, folder: Path, meta: Mapping[str, Any], dtype:
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        weights = _rounded(model, dtype)
-        model.save_pretrained(temporary, state_dict=dict(weights))  # it drops tied names from the dict
-        config = temporary / "config.json"
-        settings = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
-        config.write_text(json.dumps(settings, indent=2) + "\n")
-        for name in _BESIDE:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, temporary / name)
-        _load_back(model, temporary, weights, dtype)
-        sync_folder(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+        with writing(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            weights = _rounded(model, dtype)
+            model.save_pretrained(temporary, state_dict=dict(weights))  # it drops tied names from the dict
+            config = temporary / "config.json"
+            settings = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
+            config.write_text(json.dumps(settings, indent=2) + "\n")
+            for shard in temporary.glob("*.safetensors"):
+                as_umask_says(shard, config)
+            for name in _BESIDE:
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, temporary / name)
+            _load_back(model, temporary, weights, dtype)
+            sync_folder(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+            sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     digest = weights_hash(folder)
@@ -101,13 +102,19 @@ def _load_back(model: Any, folder: Path, weights: Mapping[str, torch.Tensor], dt
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
-    """The marker of a complete checkpoint; None where there is none."""
+    """The marker of a complete checkpoint; None where there is none.
+
+    Raises:
+        DipscopeError: the marker is damaged.
+    """
     try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
+        marker = json.loads((folder / MARKER).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         raise damaged(folder / MARKER, "is not JSON") from None
+    if not isinstance(marker, dict) or not isinstance(marker.get("files"), dict) or "weights" not in marker:
+        raise damaged(folder / MARKER, "is not the marker of a checkpoint")
     return marker
 
 

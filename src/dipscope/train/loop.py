@@ -24,7 +24,7 @@ from dipscope.study import Recipe
 from dipscope.train import attention, checkpoints, packing, schedule
 from dipscope.train.loss import token_loss_sum
 from dipscope.train.resume import Resume
-from dipscope.workspace import hash_json, write_atomic
+from dipscope.workspace import hash_json, unwritable, write_atomic
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -136,9 +136,10 @@ def train_model(
     with attention.attached(model):
         if done:
             resume.load(model, optimizer, done)
-        log = _Log(out / "train.jsonl", done)
+        log = _Log(out / "train.jsonl", max(done, *intact, 0))
         model.train()
-        for step in range(done + 1, total + 1):
+        # The last checkpoint that is not there ends the work: it may be an early one that was damaged.
+        for step in range(done + 1, max(set(steps) - intact) + 1):
             report = optimizer_step(model, optimizer, examples, recipe, seed, step, total)
             log.add(report)
             if step in folders and step not in intact:
@@ -230,17 +231,24 @@ def _is_intact(folder: Path, fingerprint: str) -> bool:
     except DipscopeError:
         return False
     marker = checkpoints.read_marker(folder)
-    return marker is not None and marker["fingerprint"] == fingerprint
+    return marker is not None and marker.get("fingerprint") == fingerprint
 
 
 class _Log:
-    """`train.jsonl`: one line a step. After a resume the lines behind the resume point are taken back."""
+    """`train.jsonl`: one line a step. Lines up to step `known` are of this run; later ones are taken back."""
 
-    def __init__(self, path: Path, done: int) -> None:
+    def __init__(self, path: Path, known: int) -> None:
         self.path = path
-        kept = path.read_text().splitlines()[:done] if path.exists() else []
-        write_atomic(path, "".join(line + "\n" for line in kept))
+        kept = path.read_bytes().split(b"\n")[:-1][:known] if path.exists() else []
+        write_atomic(path, b"".join(line + b"\n" for line in kept))
+        self.lines = len(kept)
 
     def add(self, report: StepReport) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
+        """Write the line of a step, unless it stands there since it was done before."""
+        if report.step <= self.lines:
+            return
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(asdict(report)) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error

@@ -37,7 +37,7 @@ def preflight(tokenizer: Any, examples: Sequence[Example], traces: Sequence[Trac
                 "nothing is left of the response", f"trace {trace.id}", "Raise max_length or drop the trace."
             )
     whole = [(e, t) for e, t in zip(examples, traces, strict=True) if not e.cut]
-    if not whole:
+    if not whole and any(t.finish != "length" for t in traces):
         raise DipscopeError(
             "every row is cut, so no row shows the model how to stop", "dataset", "Raise max_length."
         )
@@ -79,7 +79,7 @@ def _notes(tokenizer: Any, examples: Sequence[Example], whole: Sequence[tuple[Ex
     notes = [f"{len(examples)} rows, {tokens} supervised tokens"]
     cut = sum(e.cut for e in examples)
     if cut:
-        notes.append(f"{cut} of {len(examples)} rows are cut at max_length and do not show how to stop")
+        notes.append(f"{cut} of {len(examples)} rows are cut and do not show how to stop")
     unknown = tokenizer.unk_token_id
     if unknown is not None and (missed := sum(e.target_ids.count(unknown) for e in examples)):
         notes.append(f"{missed} of {tokens} target tokens are unknown to the tokenizer")
@@ -90,5 +90,7 @@ def _notes(tokenizer: Any, examples: Sequence[Example], whole: Sequence[tuple[Ex
     )
     if changed:
         notes.append(f"{changed} of {len(looked)} responses come back changed from the tokenizer")
+    if not whole:
+        return [*notes, *template.notes(tokenizer), "no row shows the model how to stop"]
     end = tokenizer.decode(whole[0][0].target_ids[-5:], skip_special_tokens=False)
     return [*notes, *template.notes(tokenizer), f"the first whole target ends with: {end}"]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from dipscope.workspace import hash_file, sync_folder, unwritable
+from dipscope.workspace import as_umask_says, hash_file, sync_folder, writing
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -24,25 +24,27 @@ class Resume:
         self.folder, self.fingerprint = folder, fingerprint
 
     def save(self, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Write the state after `step`, then drop the older one."""
+        """Write the state after `step`, then drop the older one.
+
+        Raises:
+            DipscopeError: the disk refuses; the older one stays.
+        """
         target = self.folder / f"{step:06d}"
         temporary = self.folder / f".{step:06d}.{os.getpid()}.tmp"
         try:
+            with writing(target):
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.rmtree(target, ignore_errors=True)
+                temporary.mkdir(parents=True)
+                stored, beside = temporary / "state.safetensors", temporary / "state.json"
+                save_file({name: value.cpu() for name, value in _tensors(model, optimizer).items()}, stored)
+                beside.write_text(json.dumps({"fingerprint": self.fingerprint, "sha256": hash_file(stored)}))
+                as_umask_says(stored, beside)
+                sync_folder(temporary)
+                temporary.rename(target)
+                sync_folder(self.folder)
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            tensors = _tensors(model, optimizer)
-            save_file({name: value.cpu() for name, value in tensors.items()}, temporary / "state.safetensors")
-            state = {
-                "fingerprint": self.fingerprint,
-                "sha256": hash_file(temporary / "state.safetensors"),
-            }
-            (temporary / "state.json").write_text(json.dumps(state))
-            sync_folder(temporary)
-            temporary.rename(target)
-            sync_folder(self.folder)
-        except OSError as error:
-            raise unwritable(target, error) from error
         for other in self.folder.iterdir():
             if other != target:
                 shutil.rmtree(other, ignore_errors=True)
