@@ -27,7 +27,7 @@ class Example:
     Attributes:
         prompt_ids: the rendered user turn with the generation prompt; not supervised.
         target_ids: the response and its end-of-turn token; supervised. Without that token when `cut`.
-        cut: the row did not fit into the maximal length and lost its end.
+        cut: the row did not fit into the maximal length and lost its end, or never had one.
     """
 
     prompt_ids: tuple[int, ...]
@@ -163,9 +163,10 @@ def render(tokenizer: Any, trace: Trace, max_length: int = sys.maxsize) -> Examp
     if text.lstrip().startswith(OPEN) and opens_thinking(tokenizer, prompt):
         text = text.lstrip().removeprefix(OPEN).removeprefix("\n")
     response = tokenizer(text, add_special_tokens=False)["input_ids"]
-    target = [*response, stop_ids(tokenizer)[0]]
+    unfinished = trace.finish == "length"  # its end is not the writer's, and is not taught
+    target = response if unfinished else [*response, stop_ids(tokenizer)[0]]
     room = max(max_length - len(prompt), 0)
-    return Example(tuple(prompt), tuple(target[:room]), len(target) > room)
+    return Example(tuple(prompt), tuple(target[:room]), unfinished or len(target) > room)
 
 
 def _need_template(tokenizer: Any) -> None:

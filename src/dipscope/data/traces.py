@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,8 +70,11 @@ def query_id(prompt: str, context: str = "") -> str:
 
 def write(path: Path, traces: Iterable[Trace]) -> None:
     """Write a trace table, whole or not at all. The same traces give the same bytes."""
+    rows, frames = iter(traces), [pl.DataFrame(schema=SCHEMA)]
+    while chunk := [asdict(t) for t in itertools.islice(rows, 1024)]:  # few rows at a time as Python objects
+        frames.append(pl.DataFrame(chunk, schema=SCHEMA))
     buffer = io.BytesIO()
-    pl.DataFrame([asdict(t) for t in traces], schema=SCHEMA).write_parquet(buffer, compression="zstd")
+    pl.concat(frames, rechunk=True).write_parquet(buffer, compression="zstd")
     write_atomic(path, buffer.getvalue())
 
 
