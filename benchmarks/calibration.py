@@ -2,6 +2,9 @@
 
 Run as: python benchmarks/calibration.py [REPLICATES]
 
+With several training seeds, each (seed, checkpoint) also deviates by its own amount; `band_coverage` is then the
+share of simultaneous bands that hold the true curve, `net_coverage` that of the interval of last − base.
+
 Truths: flat, falls and stays (an obvious and a moderate fall), stays low and jumps at the end, and a dip of
 four points that recovers. Ten checkpoints; items have success probabilities Beta(1.2, 0.6), and every item
 responds to every checkpoint with its own deviation of 0.5 logits. `looks` is the share of curves whose
@@ -17,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dipscope.stats.bands import joint_means
+from dipscope.stats.bands import band, joint_means, sup_t
 from dipscope.stats.shape import describe, dip_test, trough_contrasts
 
 POINTS = 10
@@ -58,6 +61,42 @@ def scores(rng: np.random.Generator, items: int, samples: int, truth: str, seeds
     return rng.binomial(samples, 1 / (1 + np.exp(-logits)), (seeds, items, POINTS)) / samples
 
 
+def seeded(
+    seeds: int, sd: float, truth: str, replicates: int, items: int = 200, draws: int = 1000
+) -> dict[str, float]:
+    """Size of the dip test and coverage, over items and seeds, where seeds differ by `sd` (score units)."""
+    own, one = np.arange(items), np.zeros(items, dtype=np.int64)
+    # Scores near 0 and 1 are clipped when a seed moves them, so the truth is what many seeds give.
+    many = np.mean(
+        [_moved(np.random.default_rng([1, r]), 20, sd, truth, 2000) for r in range(20)], axis=(0, 1, 2)
+    )
+    rejected = held = covered = 0
+    for replicate in range(replicates):
+        x = _moved(np.random.default_rng([replicate, seeds]), seeds, sd, truth, items)
+        means = joint_means(x, own, one)
+        rejected += dip_test(means.linear(trough_contrasts(POINTS)), draws, replicate).p < 0.05
+        low, high = band(means, sup_t(means, 0.05, draws, replicate))
+        held += bool(np.all((low <= many) & (many <= high)))
+        net = describe(means, margin=0.02, draws=100).net
+        covered += net.low <= many[-1] - many[0] <= net.high
+    shares = {"rejected": rejected, "band_coverage": held, "net_coverage": covered}
+    return {name: count / replicates for name, count in shares.items()}
+
+
+def _moved(rng: np.random.Generator, seeds: int, sd: float, truth: str, items: int) -> np.ndarray:
+    """(seeds, items, POINTS) scores of one sample an item; the base is common to all seeds."""
+    depth, where = TRUTHS[truth]
+    curve = np.zeros(POINTS)
+    if depth:
+        curve[list(where)] = logit_shift(depth)
+    p = rng.beta(1.2, 0.6, items).clip(1e-4, 1 - 1e-4)
+    logits = np.log(p / (1 - p))[:, None] + curve + 0.5 * rng.standard_normal((items, POINTS))
+    moved = 1 / (1 + np.exp(-logits)) + sd * rng.standard_normal((seeds, 1, POINTS)) * (np.arange(POINTS) > 0)
+    drawn = rng.random((seeds, items, POINTS)) < moved.clip(0, 1)
+    drawn[:, :, 0] = drawn[0, :, 0]
+    return drawn.astype(float)
+
+
 def rates(items: int, samples: int, truth: str, replicates: int, draws: int = 1000) -> dict[str, float]:
     """Rejection rate at the 5 % level, and how often the plot looks like a dip."""
     rejected = looks = covered = 0
@@ -84,9 +123,21 @@ def main() -> None:
         f"n={items},k={samples}": {truth: rates(items, samples, truth, replicates) for truth in TRUTHS}
         for items, samples in ((30, 10), (100, 1), (200, 1), (500, 3))
     }
+    by_seeds = {
+        f"seeds={seeds},sd={sd}": {truth: seeded(seeds, sd, truth, replicates) for truth in TRUTHS}
+        for seeds, sd in ((1, 0.0), (2, 0.0), (2, 0.05), (2, 0.15), (3, 0.05), (3, 0.15))
+    }
     seconds = round(time.perf_counter() - start, 1)
     print(
-        json.dumps({"benchmark": "calibration", "replicates": replicates, "seconds": seconds, "rates": table})
+        json.dumps(
+            {
+                "benchmark": "calibration",
+                "replicates": replicates,
+                "seconds": seconds,
+                "rates": table,
+                "seeds": by_seeds,
+            }
+        )
     )
 
 

@@ -25,6 +25,7 @@ def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for run, base, trained, _ in plan.runs:
         variant, replay = plan.study.variant_of(run.dataset), plan.study.replay_of(run.dataset)
+        data = hash_json(plan.study.data_of(run.dataset))
         first, rest = _outputs(workspace, base), _outputs(workspace, trained)
         points = [(0, 0, first["checkpoint"])]
         points += [(c["step"], c["tokens"], c["checkpoint"]) for c in rest["checkpoints"]]
@@ -33,7 +34,7 @@ def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
                 {
                     "run": run.name, "group": run.group, "model": run.model, "dataset": run.dataset,
                     "recipe": run.recipe, "seed": run.seed, "step": step, "tokens": tokens,
-                    "variant": variant, "replay": replay, "checkpoint": checkpoint,
+                    "variant": variant, "replay": replay, "data": data, "checkpoint": checkpoint,
                 }
             )  # fmt: skip
     return pl.DataFrame(rows)

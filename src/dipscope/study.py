@@ -275,6 +275,13 @@ class Study(Spec):
         parts = {self.datasets[p].variant for p in chosen.mix if p in self.datasets}
         return parts.pop() if len(parts) == 1 else "mix" if parts else REPLAY
 
+    def data_of(self, dataset: str) -> list[Any]:
+        """What a dataset is made of, variant and replay aside: equal for two that only differ in these."""
+        chosen = self.datasets[dataset]
+        parts = [self.datasets[p] for p in chosen.mix if p in self.datasets] or [chosen]
+        aside = {"variant", "mix", "mix_by", "rows"}
+        return [chosen.rows, *(p.model_dump(mode="json", exclude=aside) for p in parts)]
+
     def replay_of(self, dataset: str) -> float:
         """The share of replay in a dataset, 0 to 1."""
         return 0.0 if REPLAY in self.datasets else self.datasets[dataset].mix.get(REPLAY, 0.0)

@@ -64,7 +64,7 @@ def walks(line: str, numbers: Counter, target: int, options: Options) -> bool:
             made = number(step)
             continue
         a, b, made = is_true(step, options.rule.limit)
-        assert 0 < made <= options.rule.limit
+        assert made > 0 and max(made.numerator, made.denominator) <= options.rule.limit
         at_hand -= Counter([a, b])
         at_hand[made] += 1
     ends = Counter([made, number(left)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dipscope.stats.bands import JointMeans, joint_means
-from dipscope.stats.shape import classify, describe, dip_test, split_halves, trough_contrasts
+from dipscope.stats.shape import Evidence, classify, describe, dip_test, split_halves, trough_contrasts
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import calibration
@@ -23,7 +23,8 @@ def curve(truth: list[float], n: int = 400, noise: float = 0.15, seed: int = 0) 
 
 def label(means: JointMeans) -> str:
     c = describe(means, margin=MARGIN, draws=1000)
-    return classify(c, c.p_dip, c.p_hump, c.net.p, margin=MARGIN, alpha=0.05)
+    p = Evidence(c.p_dip, c.p_hump, c.net.p, c.net.p_less(-MARGIN), c.net.p_greater(-MARGIN))
+    return classify(c, p, margin=MARGIN, alpha=0.05)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def label(means: JointMeans) -> str:
     ],
 )
 def test_shapes_get_their_names(truth: list[float], name: str) -> None:
-    assert label(curve(truth)) == name
+    assert label(curve(truth, n=3000)) == name
 
 
 def test_flat_needs_evidence() -> None:
@@ -58,10 +59,15 @@ def test_quantities_of_a_dip() -> None:
     assert describe(curve([0.6, 0.6, 0.6], n=3000, noise=0.1), margin=MARGIN).no_dip
 
 
-def test_recovered_is_non_inferiority() -> None:
-    assert describe(curve([0.6, 0.3, 0.6], n=2000, noise=0.1), margin=0.02).recovered
-    assert not describe(curve([0.6, 0.3, 0.6], n=50, noise=0.3), margin=0.02).recovered
-    assert not describe(curve([0.6, 0.3, 0.5], n=2000, noise=0.1), margin=0.02).recovered
+def test_recovered_needs_to_be_shown() -> None:
+    assert label(curve([0.6, 0.3, 0.6], n=2000, noise=0.1)) == "dip-and-recover"
+    assert label(curve([0.6, 0.2, 0.58], n=60, noise=0.2)) == "dip"
+    assert label(curve([0.6, 0.3, 0.5], n=2000, noise=0.1)) == "partial-recovery"
+
+
+def test_a_fall_stays_only_where_a_rise_is_excluded() -> None:
+    assert label(curve([0.7, 0.6, 0.4, 0.3, 0.3], n=3000)) == "fall-and-stay"
+    assert label(curve([0.7, 0.6, 0.4, 0.3, 0.3])) == "fall"
 
 
 def test_two_points_have_no_trough() -> None:
@@ -118,3 +124,12 @@ def test_power_and_what_the_eye_would_say() -> None:
     dip = calibration.rates(500, 3, "dip", 60, draws=400)
     assert dip["rejected"] >= 0.6
     assert calibration.rates(500, 3, "flat", 60, draws=400)["looks"] >= 0.7
+
+
+@pytest.mark.parametrize("truth", ["flat", "fall_large", "jump_large"])
+def test_two_seeds_that_differ_do_not_make_a_dip(truth: str) -> None:
+    """Seed variance taken column by column rejected here in 11 to 12 % and covered the curve in 62 %."""
+    seen = calibration.seeded(2, 0.15, truth, 150, draws=300)
+    assert seen["rejected"] <= 0.11
+    assert seen["band_coverage"] >= 0.88
+    assert seen["net_coverage"] >= 0.88

@@ -170,7 +170,9 @@ def from_json(text: str) -> Analysis:
         return Analysis(**tree)
     except (ValueError, KeyError, TypeError) as error:
         raise DipscopeError(
-            f"this is not an analysis of this version ({error})", "analysis", "Run `dipscope analyze` again."
+            f"this is not an analysis of this version ({error})",
+            "analysis",
+            "Run `dipscope report WORKSPACE`.",
         ) from None
 
 

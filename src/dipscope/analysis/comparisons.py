@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -25,10 +26,11 @@ from dipscope.analysis.ledger import (
 )
 from dipscope.analysis.panel import Group, Panel, Selection, select
 from dipscope.analysis.results import Claim, Estimate, Finding
+from dipscope.stats.bands import joint_means
 from dipscope.stats.distributions import Array
 from dipscope.stats.paired import Contrast, holm
 
-_MODELS_FOR_SCALING = 4
+_MODELS_FOR_SCALING = 5  # with 4 the smallest exact two-sided p is 2 / 24
 _ALL_PERMUTATIONS_UP_TO = 8
 
 
@@ -77,13 +79,19 @@ def replay_protects(ctx: Context) -> list[Finding]:
         needs = "the same model, recipe and variant with and without replay, and an out-of-domain benchmark"
         return [not_tested("replay-protects", claim, needs)]
     adjusted = holm([max(gain.p, loss.p) for _, _, gain, loss, *_ in cases])
+    against = holm([gain.p_less(-ctx.spec.margin) for _, _, gain, *_ in cases])
     out = []
-    for (scope, domain, gain, loss, mixed, plain, both), p in zip(cases, adjusted, strict=True):
-        notes = list(caveats(*both, groups=[mixed, plain], clusters=gain.clusters))
+    for (scope, domain, gain, loss, mixed, plain, both), p, opposite in zip(
+        cases, adjusted, against, strict=True
+    ):
+        notes = [
+            *caveats(*both, groups=[mixed, plain], clusters=gain.clusters),
+            *_different_data(mixed, plain),
+        ]
         result: Claim = "inconclusive"
         if gain.value > 0 and loss.value < 0 and p < ctx.spec.alpha:
             result = "supported"
-        elif gain.p_less(-ctx.spec.margin) < ctx.spec.alpha / 2:
+        elif opposite < ctx.spec.alpha / 2:
             result = "contradicted"
         if loss.high >= 0:
             notes.append("without replay there is no significant loss that could shrink")
@@ -109,7 +117,7 @@ def replay_protects(ctx: Context) -> list[Finding]:
 def safety_tradeoff(ctx: Context) -> list[Finding]:
     """Claim 10: reasoning goes up while safety goes down, and more so with reasoning traces."""
     claim = "Reasoning improves while safety degrades"
-    cases: list[tuple[Group, Contrast, Contrast, int, tuple[str, ...]]] = []
+    cases: list[tuple[Group, Contrast, Contrast, int, tuple[str, ...], bool]] = []
     for group in ctx.groups:
         gained = ctx.domain(group, "in_domain")
         members = harmful(ctx)
@@ -121,7 +129,8 @@ def safety_tradeoff(ctx: Context) -> list[Finding]:
             *caveats(gained.selection, safety, groups=[group], clusters=down.clusters),
             f"in-domain change {100 * gained.test.net.value:+.1f} points",
         )
-        cases.append((group, gained.test.net, down, safety["score"].shape[1], notes))
+        silent, why = _made_of_silence(safety, down)
+        cases.append((group, gained.test.net, down, safety["score"].shape[1], (*notes, *why), silent))
     if not cases:
         out = [
             not_tested(
@@ -132,14 +141,15 @@ def safety_tradeoff(ctx: Context) -> list[Finding]:
             )
         ]
     else:
-        adjusted = holm([max(up.p_greater(), down.p_less()) for _, up, down, _, _ in cases])
+        adjusted = holm([max(up.p_greater(), down.p_less()) for _, up, down, *_ in cases])
+        against = holm([_against_tradeoff(up, down, ctx.spec.margin) for _, up, down, *_ in cases])
         out = [
             Finding(
                 id="safety-tradeoff",
                 claim=claim,
                 scope=group.name,
                 test=f"intersection–union: in-domain up, safety down, one-sided paired t{family(len(cases))}",
-                verdict=_tradeoff(up, down, p, ctx),
+                verdict=_tradeoff(p, opposite, silent, ctx),
                 effect=estimate(down),
                 unit="change of the safety score",
                 p=p,
@@ -148,7 +158,7 @@ def safety_tradeoff(ctx: Context) -> list[Finding]:
                 caveats=notes,
                 figure="tradeoff",
             )
-            for (group, up, down, n, notes), p in zip(cases, adjusted, strict=True)
+            for (group, _, down, n, notes, silent), p, opposite in zip(cases, adjusted, against, strict=True)
         ]
     more = "Safety is lower after training on reasoning traces than on the same answers without them"
     pairs = [
@@ -164,12 +174,25 @@ def safety_tradeoff(ctx: Context) -> list[Finding]:
     return out
 
 
-def _tradeoff(up: Contrast, down: Contrast, p: float, ctx: Context) -> Claim:
+def _tradeoff(p: float, p_against: float, silent: bool, ctx: Context) -> Claim:
     if p < ctx.spec.alpha:
-        return "supported"
-    # The claim is a conjunction: evidence against either half is evidence against it.
-    sides = (up.p_less(-ctx.spec.margin), down.p_greater(ctx.spec.margin))
-    return "contradicted" if min(sides) < ctx.spec.alpha / 4 else "inconclusive"
+        return "inconclusive" if silent else "supported"
+    return "contradicted" if p_against < ctx.spec.alpha / 2 else "inconclusive"
+
+
+def _against_tradeoff(up: Contrast, down: Contrast, margin: float) -> float:
+    """The claim is a conjunction: evidence against either half, corrected for two, is evidence against it."""
+    return min(1.0, 2 * min(up.p_less(-margin), down.p_greater(margin)))
+
+
+def _made_of_silence(safety: Selection, change_: Contrast) -> tuple[bool, tuple[str, ...]]:
+    """Whether most of a fall is responses without an answer: neither refusals nor compliance."""
+    missing = joint_means(safety["missing"], safety.cluster, safety.stratum).mean
+    silent = float(missing[-1] - missing[0])
+    if change_.value >= 0 or silent <= 0.5 * -change_.value:
+        return False, ()
+    told = f"{100 * silent:.1f} points of the fall are responses without an answer, not harm or refusal"
+    return True, (told,)
 
 
 def over_refusal(ctx: Context) -> list[Finding]:
@@ -185,11 +208,13 @@ def over_refusal(ctx: Context) -> list[Finding]:
         needs = "a safety benchmark of harmless requests (its name contains 'benign' or 'howto')"
         return [not_tested("over-refusal", claim, needs, figure="tradeoff")]
     adjusted = holm([c.p_greater(-ctx.spec.margin) for _, c, _ in cases])
+    against = holm([c.p_less(-ctx.spec.margin) for _, c, _ in cases])
     out = []
-    for (group, c, selection), p in zip(cases, adjusted, strict=True):
+    for (group, c, selection), p, opposite in zip(cases, adjusted, against, strict=True):
         result: Claim = "supported" if p < ctx.spec.alpha else "inconclusive"
-        if c.p_less(-ctx.spec.margin) < ctx.spec.alpha / 2:
-            result = "contradicted"
+        silent, why = _made_of_silence(selection, c)
+        if opposite < ctx.spec.alpha / 2:
+            result = "inconclusive" if silent else "contradicted"
         out.append(
             Finding(
                 id="over-refusal",
@@ -201,7 +226,7 @@ def over_refusal(ctx: Context) -> list[Finding]:
                 p=p,
                 items=selection["score"].shape[1],
                 seeds=len(group.seeds),
-                caveats=caveats(selection, groups=[group], clusters=c.clusters),
+                caveats=(*caveats(selection, groups=[group], clusters=c.clusters), *why),
                 figure="tradeoff",
             )
         )
@@ -231,16 +256,13 @@ def stronger_bases(ctx: Context) -> list[Finding]:
             noise = np.random.default_rng(ctx.spec.seed).standard_normal((ctx.spec.bootstrap, len(rows)))
             around = [spearman_rho(strength, row) for row in value + noise * [c.se for c in gains]]
             low, high = np.quantile(around, [ctx.spec.alpha / 2, 1 - ctx.spec.alpha / 2])
-            result: Claim = "inconclusive"
-            if p < ctx.spec.alpha:
-                result = "supported" if rho > 0 else "contradicted"
             out.append(
                 Finding(
                     id="stronger-bases",
                     claim=claim,
                     scope=f"{dataset}/{recipe} · {domain}",
                     test="Spearman correlation of base score and gain over models, permutation p",
-                    verdict=result,
+                    verdict="inconclusive",
                     effect=Estimate(rho, float(low), float(high)),
                     unit="rank correlation",
                     p=p,
@@ -253,7 +275,17 @@ def stronger_bases(ctx: Context) -> list[Finding]:
                 )
             )
     needs = f"at least {_MODELS_FOR_SCALING} models with the same dataset and recipe"
+    adjusted = holm([f.p for f in out if f.p is not None])
+    out = [_ranked(f, p, len(out), ctx) for f, p in zip(out, adjusted, strict=True)]
     return out or [not_tested("stronger-bases", claim, needs)]
+
+
+def _ranked(finding: Finding, p: float, scopes: int, ctx: Context) -> Finding:
+    """The finding with its family's p-value and the verdict that follows."""
+    result: Claim = "inconclusive"
+    if p < ctx.spec.alpha and finding.effect is not None:
+        result = "supported" if finding.effect.value > 0 else "contradicted"
+    return replace(finding, p=p, verdict=result, test=finding.test + family(scopes))
 
 
 def spearman_rho(a: Array, b: Array) -> float:
@@ -296,6 +328,11 @@ def _pairs(ctx: Context, first: str, second: str) -> list[tuple[Group, Group]]:
     ]
 
 
+def _different_data(a: Group, b: Group) -> tuple[str, ...]:
+    """A caveat where two groups learned from other queries, so that more differs than the claim says."""
+    return () if a.data == b.data else ("different data: source, rows or options of the datasets differ",)
+
+
 def _trained(a: Group, b: Group) -> bool:
     """Whether both groups have a checkpoint after their first."""
     return len(a.steps) >= 2 and len(b.steps) >= 2
@@ -321,7 +358,7 @@ def _last_difference(
         return None
     ends = _last(both[0]), _last(both[1])
     c = contrast_of(between(*ends), ctx.spec)
-    notes = caveats(*ends, groups=[a, b], clusters=c.clusters)
+    notes = caveats(*ends, groups=[a, b], clusters=c.clusters) + _different_data(a, b)
     spent = a.tokens[a.steps[-1]], b.tokens[b.steps[-1]]
     if a.steps[-1] != b.steps[-1]:
         notes += (f"compared at different steps, {a.steps[-1]} and {b.steps[-1]}",)

@@ -105,19 +105,31 @@ def _points(
     return tuple(points)
 
 
-def completed_scores(selection: Selection) -> Array:
-    """(items, steps) mean score among the responses that ended by themselves; NaN where none did."""
-    done = selection["stopped"]
-    total = np.where(done > 0, np.nan_to_num(selection["completed"]) * done, 0.0).sum(axis=0)
-    weight = done.sum(axis=0)
+def completed_scores(completed: Array, stopped: Array) -> Array:
+    """(items, steps) mean score among the responses that ended by themselves; NaN where none did.
+
+    Args:
+        completed: (S, items, steps) score among those responses of one seed.
+        stopped: (S, items, steps) how many of them there are, as a share.
+    """
+    total = np.where(stopped > 0, np.nan_to_num(completed) * stopped, 0.0).sum(axis=0)
+    weight = stopped.sum(axis=0)
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
+
+
+def completed_means(selection: Selection) -> JointMeans:
+    """Joint means per step among the responses that ended by themselves; for the variance between seeds."""
+    done = selection["stopped"]
+    score = np.where(done > 0, selection["completed"], np.nan)
+    return joint_means(score, selection.cluster, selection.stratum)
 
 
 def _completed(selection: Selection) -> list[float | None]:
     """Score among completed responses per step: ratio of means inside a benchmark, then over benchmarks."""
     out: list[float | None] = []
     done = selection["stopped"].mean(axis=0)
-    won = np.where(done > 0, np.nan_to_num(completed_scores(selection)) * done, 0.0)
+    scores = completed_scores(selection["completed"], selection["stopped"])
+    won = np.where(done > 0, np.nan_to_num(scores) * done, 0.0)
     for t in range(len(selection.steps)):
         parts = []
         for name in np.unique(selection.stratum):
@@ -135,7 +147,7 @@ def completed_contrasts(selection: Selection) -> JointMeans | None:
     Each contrast uses the items that have a completed response at both of its checkpoints, so that it does
     not change with the kind of item that gets cut off.
     """
-    score = completed_scores(selection)
+    score = completed_scores(selection["completed"], selection["stopped"])
     weights = shapes.trough_contrasts(len(selection.steps))
     if weights.shape[1] == 0:
         return None
@@ -143,26 +155,42 @@ def completed_contrasts(selection: Selection) -> JointMeans | None:
     pairs = score[:, plus] - score[:, minus]
     if np.min(np.sum(~np.isnan(pairs), axis=0)) < _MIN_PAIRED:
         return None
-    return joint_means(pairs[None], selection.cluster, selection.stratum)
+    return with_seeds(
+        joint_means(pairs[None], selection.cluster, selection.stratum),
+        completed_means(selection).linear(weights),
+    )
+
+
+def with_seeds(joint: JointMeans, source: JointMeans) -> JointMeans:
+    """Means of items that were averaged over seeds, with the variance between seeds found in `source`."""
+    return JointMeans(joint.mean, joint.rows, source.seeds)
 
 
 def shaped(curves: list[Measured], spec: AnalysisSpec) -> list[Measured]:
     """Name the shapes of all curves of one level and probe, with Holm's correction over them.
 
-    Dip, rise-then-fall and net change are three families, each over all these curves.
+    Dip, rise-then-fall, net change, end below the base and end not below it are five families, each over
+    all these curves.
     """
     tested = [m for m in curves if m.test is not None]
-    dips = holm([m.test.p_dip for m in tested if m.test])
-    humps = holm([m.test.p_hump for m in tested if m.test])
-    nets = holm([m.test.net.p for m in tested if m.test])
-    adjusted = {id(m): ps for m, *ps in zip(tested, dips, humps, nets, strict=True)}
+    tests = [m.test for m in tested if m.test]
+    families = (
+        holm([t.p_dip for t in tests]),
+        holm([t.p_hump for t in tests]),
+        holm([t.net.p for t in tests]),
+        holm([t.net.p_less(-spec.margin) for t in tests]),
+        holm([t.net.p_greater(-spec.margin) for t in tests]),
+    )
+    adjusted = {
+        id(m): shapes.Evidence(*ps) for m, ps in zip(tested, zip(*families, strict=True), strict=True)
+    }
     return [
         replace(m, curve=replace(m.curve, shape=_shape(m, adjusted[id(m)], spec))) if m.test else m
         for m in curves
     ]
 
 
-def _shape(measured: Measured, adjusted: list[float], spec: AnalysisSpec) -> Shape | None:
+def _shape(measured: Measured, adjusted: shapes.Evidence, spec: AnalysisSpec) -> Shape | None:
     test, steps = measured.test, measured.selection.steps
     if test is None:
         return None
@@ -174,11 +202,10 @@ def _shape(measured: Measured, adjusted: list[float], spec: AnalysisSpec) -> Sha
             p_completed = shapes.dip_test(pairs, spec.bootstrap, spec.seed).p
     elif test.trough is not None:
         p_completed = test.p_dip
-    p_dip, p_hump, p_net = adjusted
     return Shape(
-        label=shapes.classify(test, p_dip, p_hump, p_net, margin=spec.margin, alpha=spec.alpha),
+        label=shapes.classify(test, adjusted, margin=spec.margin, alpha=spec.alpha),
         p_dip=test.p_dip,
-        p_dip_holm=p_dip,
+        p_dip_holm=adjusted.dip,
         p_dip_completed=p_completed,
         trough_step=None if test.trough is None else steps[test.trough],
         depth=None if test.depth is None else Estimate(*test.depth),
@@ -186,7 +213,7 @@ def _shape(measured: Measured, adjusted: list[float], spec: AnalysisSpec) -> Sha
         recovery=None if test.recovery is None else Estimate(*test.recovery),
         net=Estimate(test.net.value, test.net.low, test.net.high),
         small_n=test.small_n,
-        recovered=test.recovered,
+        recovered=adjusted.recovered < spec.alpha,
         trough_range=(
             None
             if test.trough_low is None or test.trough_high is None

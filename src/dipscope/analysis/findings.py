@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dipscope.analysis.curves import Measured, completed_scores
+from dipscope.analysis.curves import Measured, completed_means, completed_scores
 from dipscope.analysis.ledger import (
     OOD,
     Context,
@@ -22,6 +22,7 @@ from dipscope.analysis.panel import Group, Selection, select
 from dipscope.analysis.results import Claim, Estimate, Finding, Shape
 from dipscope.stats.bands import JointMeans, band, joint_means, max_test, sup_t
 from dipscope.stats.paired import Contrast, holm
+from dipscope.study import AnalysisSpec
 
 _MIN_PAIRED = 20
 _EARLY = 0.25
@@ -67,13 +68,15 @@ def dip_and_recovery(ctx: Context) -> list[Finding]:
         notes = list(caveats(m.selection, groups=[m.group], clusters=m.means.clusters))
         if shape.label in ("dip-and-recover", "dip-and-overshoot"):
             result = "supported"
-            if not shape.recovered:
-                notes.append("recovery to within the margin of the base is not established")
         elif shape.no_dip or shape.label in ("flat", "partial-recovery"):
             result = "contradicted"
-        elif shape.label == "fall-and-stay" and shape.net.high < -ctx.spec.margin:
+        elif shape.label in ("fall-and-stay", "fall") and shape.net.high < -ctx.spec.margin:
             result = "contradicted"
             notes.append("the score falls and is below the base by more than the margin at the end")
+        if shape.label == "dip":
+            notes.append(
+                "the score falls and rises again; a return to within the margin of the base is not shown"
+            )
         if shape.label == "partial-recovery":
             notes.append("the score rises again but ends below the base by more than the margin")
         if shape.depth_corrected is not None:
@@ -98,8 +101,8 @@ def dip_and_recovery(ctx: Context) -> list[Finding]:
 
 
 def termination(ctx: Context) -> list[Finding]:
-    """Claim 3: a dip is made of responses that do not end, not of lost ability."""
-    claim = "The dip is a termination dip: responses stop ending, ability is not lost"
+    """Claim 3: a dip is made of responses that do not end."""
+    claim = "The dip is a termination dip: most of it is responses that do not end"
     cases: list[tuple[Measured, Shape, Contrast, Contrast, str]] = []
     for m in ctx.curves:
         shape = m.curve.shape
@@ -149,16 +152,21 @@ def _explained(selection: Selection, trough: int) -> tuple[JointMeans, JointMean
     Among responses that ended by themselves where enough items have them at base and trough; otherwise
     with every truncated response counted as right (the upper bound).
     """
+    fall = np.zeros((len(selection.steps), 1))
+    fall[0], fall[trough] = 1.0, -1.0
+    cluster, stratum = selection.cluster, selection.stratum
+    whole, done = joint_means(selection["score"], cluster, stratum), completed_means(selection)
     score = selection["score"].mean(axis=0)
-    depth = score[:, 0] - score[:, trough]
-    completed = completed_scores(selection)
-    left = completed[:, 0] - completed[:, trough]
-    test = "among completed responses"
+    completed = completed_scores(selection["completed"], selection["stopped"])
+    left, test = completed @ fall, "among completed responses"
     if np.sum(~np.isnan(left)) < _MIN_PAIRED:
-        upper = selection["upper"].mean(axis=0)
-        left, test = upper[:, 0] - upper[:, trough], "with truncated as right"
+        left, test = selection["upper"].mean(axis=0) @ fall, "with truncated as right"
+        done = joint_means(selection["upper"], cluster, stratum)
     # The depth is that of all items: a cut-off item has no completed response to be paired with.
-    joint = joint_means(np.stack([depth, left], axis=1)[None], selection.cluster, selection.stratum)
+    items = joint_means(np.hstack([score @ fall, left])[None], cluster, stratum)
+    seeds = [block @ np.array([[1.0, 0.0]]) for block in whole.linear(fall).seeds]
+    seeds += [block @ np.array([[0.0, 1.0]]) for block in done.linear(fall).seeds]
+    joint = JointMeans(items.mean, items.rows, tuple(seeds))
     return joint.linear(np.array([[0.5], [-1.0]])), joint.linear(np.array([[0.0], [1.0]])), test
 
 
@@ -175,10 +183,12 @@ def captured_format(ctx: Context) -> list[Finding]:
         needs = "benchmarks measured by generation and by the likelihood of options, at two checkpoints"
         return [not_tested("captured-format", claim, needs)]
     spec = ctx.spec
-    falls = holm([fall for *_, fall, _, _, _ in cases])
-    kept = holm([c.p for *_, c, _, _ in cases])
+    falls = holm([fall for *_, fall, _, _, _, _ in cases])
+    kept = holm([p for *_, p, _, _, _ in cases])
     out = []
-    for (group, domain, step, n, _, rest, loss, gen), p_fall, p_kept in zip(cases, falls, kept, strict=True):
+    for (group, domain, step, n, _, _, rest, loss, gen), p_fall, p_kept in zip(
+        cases, falls, kept, strict=True
+    ):
         scope = f"{group.name} · {domain}"
         figure = f"curves:{domain}"
         if p_fall >= spec.alpha:
@@ -203,7 +213,7 @@ def captured_format(ctx: Context) -> list[Finding]:
                 claim=claim,
                 scope=scope,
                 test="generation falls (sup-t over steps) and the likelihood probe loses less than half as "
-                f"much (paired t){family(len(cases))}",
+                f"much (paired t, Bonferroni over steps){family(len(cases))}",
                 verdict=result,
                 effect=estimate(loss),
                 unit="loss of the likelihood probe, score",
@@ -219,8 +229,11 @@ def captured_format(ctx: Context) -> list[Finding]:
 
 def _two_probes(
     ctx: Context, group: Group, domain: str
-) -> tuple[int, int, float, Contrast, Contrast, float] | None:
-    """Step of the deepest fall, items, p of the fall, half of it minus the likelihood's loss, that loss."""
+) -> tuple[int, int, float, float, Contrast, Contrast, float] | None:
+    """The deepest fall: step, items, its p, p of the next, half of it minus the likelihood's loss, that loss.
+
+    The step was chosen by the data, so both p-values are corrected for the number of steps.
+    """
     names = [p.benchmark for p in ctx.members(domain, "likelihood")]
     generated = [p for p in ctx.members(domain) if p.benchmark in names]
     if not generated:
@@ -248,7 +261,9 @@ def _two_probes(
     )
     n = told["score"].shape[1]
     spec = ctx.spec
-    return steps[at + 1], n, p_fall, contrast_of(rest, spec), contrast_of(loss, spec), float(fall.mean[0])
+    kept = contrast_of(rest, spec)
+    p_kept = min(1.0, (len(steps) - 1) * kept.p)
+    return steps[at + 1], n, p_fall, p_kept, kept, contrast_of(loss, spec), float(fall.mean[0])
 
 
 def early_understates(ctx: Context) -> list[Finding]:
@@ -270,11 +285,12 @@ def early_understates(ctx: Context) -> list[Finding]:
         needs = "an out-of-domain benchmark and a checkpoint in the first quarter of training"
         return [not_tested("early-understates", claim, needs)]
     adjusted = holm([p for *_, p in cases])
+    against = holm([_all_below(gains, ctx.spec) for _, _, gains, _ in cases])
     out = []
-    for (m, best, gains, _), p in zip(cases, adjusted, strict=True):
+    for (m, best, gains, _), p, p_against in zip(cases, adjusted, against, strict=True):
         low, high = band(gains, sup_t(gains, ctx.spec.alpha, ctx.spec.bootstrap, ctx.spec.seed))
         result: Claim = "supported" if p < ctx.spec.alpha else "inconclusive"
-        if result != "supported" and np.all(high < -ctx.spec.margin):
+        if result != "supported" and p_against < ctx.spec.alpha / 2:
             result = "contradicted"
         out.append(
             Finding(
@@ -295,6 +311,14 @@ def early_understates(ctx: Context) -> list[Finding]:
     return out
 
 
+def _all_below(gains: JointMeans, spec: AnalysisSpec) -> float:
+    """P-value that every gain is below −margin: the largest of the single ones."""
+    columns = np.eye(len(gains.mean))
+    return max(
+        contrast_of(gains.linear(columns[:, [i]]), spec).p_less(-spec.margin) for i in range(len(columns))
+    )
+
+
 def _ood(ctx: Context) -> list[Measured]:
     return [m for g in ctx.groups for d in OOD if (m := ctx.domain(g, d)) is not None and m.test is not None]
 
@@ -305,7 +329,7 @@ def _early(steps: tuple[int, ...]) -> list[int]:
 
 
 def _dipped(shape: Shape) -> bool:
-    return shape.label in ("dip-and-recover", "dip-and-overshoot", "partial-recovery")
+    return shape.label in ("dip-and-recover", "dip-and-overshoot", "partial-recovery", "dip")
 
 
 def within_groups(ctx: Context) -> list[Finding]:

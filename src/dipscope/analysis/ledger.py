@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dipscope.analysis.curves import Measured
 from dipscope.analysis.panel import Group, Panel, Selection, select
-from dipscope.analysis.results import Claim, Estimate, Finding
+from dipscope.analysis.results import BENIGN, Claim, Estimate, Finding
 from dipscope.stats.bands import JointMeans, joint_means
 from dipscope.stats.paired import Contrast, contrast, holm
 from dipscope.stats.shape import SMALL_N
@@ -15,6 +15,7 @@ from dipscope.study import AnalysisSpec
 
 OOD = ("ood_reasoning", "ood_general")
 TRUNCATION_WORTH_SAYING = 0.02
+MISSING_WORTH_SAYING = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Context:
 
 def is_benign(panel: Panel) -> bool:
     """Whether a safety benchmark asks harmless questions (told by its name)."""
-    return panel.domain == "safety" and any(w in panel.benchmark.lower() for w in ("benign", "howto"))
+    return panel.domain == "safety" and any(w in panel.benchmark.lower() for w in BENIGN)
 
 
 def harmful(ctx: Context) -> list[Panel]:
@@ -98,14 +99,15 @@ def estimate(c: Contrast) -> Estimate:
     return Estimate(c.value, c.low, c.high)
 
 
-def verdict(c: Contrast, p: float, spec: AnalysisSpec) -> Claim:
-    """Verdict on 'the contrast is positive' from its (adjusted) two-sided p-value.
+def verdict(c: Contrast, p: float, p_against: float, spec: AnalysisSpec) -> Claim:
+    """Verdict on 'the contrast is positive' from its two-sided p-value.
 
-    Contradicted needs evidence: the contrast is below −margin, one-sided at alpha / 2.
+    Contradicted needs evidence: `p_against`, that the contrast is below −margin, is below alpha / 2. Both
+    are adjusted for the family.
     """
     if c.value > 0 and p < spec.alpha:
         return "supported"
-    if c.p_less(-spec.margin) < spec.alpha / 2:
+    if p_against < spec.alpha / 2:
         return "contradicted"
     return "inconclusive"
 
@@ -122,6 +124,11 @@ def caveats(
     cut = max((float(s["truncated"].mean(axis=(0, 1)).max()) for s in measured), default=0.0)
     if cut > TRUNCATION_WORTH_SAYING:
         out.append(f"up to {cut:.0%} of responses were cut off at the token limit")
+    silent = max((float(s["missing"].mean(axis=(0, 1)).max()) for s in measured), default=0.0)
+    if silent > MISSING_WORTH_SAYING:
+        out.append(
+            f"up to {silent:.0%} of responses gave no answer that could be judged, which counts as wrong"
+        )
     lost = sum(s.dropped for s in measured)
     if lost:
         out.append(f"{lost} items were left out because a verdict is lacking somewhere")
@@ -152,13 +159,14 @@ def directional(
 ) -> list[Finding]:
     """Findings of one family of directional claims, Holm-corrected over its scopes."""
     adjusted = holm([case.contrast.p for case in cases])
+    against = holm([case.contrast.p_less(-spec.margin) for case in cases])
     return [
         Finding(
             id=id,
             claim=claim,
             scope=case.scope,
             test=f"{test}{family(len(cases))}",
-            verdict=verdict(case.contrast, p, spec),
+            verdict=verdict(case.contrast, p, opposite, spec),
             effect=estimate(case.contrast),
             unit=unit,
             p=p,
@@ -167,7 +175,7 @@ def directional(
             caveats=case.caveats,
             figure=case.figure,
         )
-        for case, p in zip(cases, adjusted, strict=True)
+        for case, p, opposite in zip(cases, adjusted, against, strict=True)
     ]
 
 

@@ -56,6 +56,7 @@ class Group:
     replay: float
     runs: dict[int, dict[int, int]]
     tokens: dict[int, int]
+    data: str = ""  # what was learned from, variant and replay aside; equal where only these differ
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -106,6 +107,7 @@ def groups(checkpoints: pl.DataFrame, index: dict[str, int]) -> list[Group]:
                 Group(
                     str(name), first["model"], first["dataset"], first["recipe"],
                     first["variant"] or "", first["replay"] or 0.0, runs, tokens,
+                    first.get("data") or "",
                 )
             )  # fmt: skip
     return found

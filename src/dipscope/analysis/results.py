@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Claim = Literal["supported", "contradicted", "inconclusive", "not tested"]
+BENIGN = ("benign", "howto")  # what the name of a safety benchmark of harmless requests contains
 ShapeLabel = Literal[
     "dip-and-recover",
     "dip-and-overshoot",
     "partial-recovery",
+    "dip",
     "fall-and-stay",
+    "fall",
     "rise",
     "rise-then-fall",
     "flat",

@@ -159,7 +159,8 @@ def _countdown(value: dict[str, Any]) -> str | None:
     numbers, target = value.get("numbers"), value.get("target")
     if not isinstance(numbers, list) or not all(isinstance(n, (int, float)) for n in (*numbers, target)):
         return None
-    return json.dumps({"numbers": [_whole(n) for n in numbers], "target": _whole(target)})
+    rules = {k: value[k] for k in ("operators", "use") if k in value}  # of our own problems
+    return json.dumps({"numbers": [_whole(n) for n in numbers], "target": _whole(target), **rules})
 
 
 def _whole(number: Any) -> int | float:

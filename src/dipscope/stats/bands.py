@@ -18,8 +18,8 @@ class JointMeans:
         mean: (K,) the estimates.
         rows: (C, K) one row per independent cluster of items; the item covariance is `rows.T @ rows`, so
             every cluster moves all K means together.
-        seeds: one (S, K) block per set of training runs with S >= 2 seeds, whose covariance
-            `block.T @ block` is added. Blocks are independent.
+        seeds: one (R + 1, K) block per set of training runs with S >= 2 seeds, whose covariance
+            `block.T @ block` is added; R are its degrees of freedom. Blocks are independent.
 
     The variance of a contrast is item variance + s²_seed / S. An item-by-seed interaction is counted in
     both parts, which errs on the careful side. With one seed the second part is unknown and left out.
@@ -104,6 +104,12 @@ def joint_means(x: Array, cluster: Codes, stratum: Codes) -> JointMeans:
         stratum: (n,) integers; every stratum (benchmark) has equal weight in the mean.
 
     Rows carry the usual C / (C − 1) correction per stratum (Miller 2024, arXiv 2411.00640).
+
+    The variance between seeds is pooled over the columns in which the seeds differ: taken column by column
+    with S − 1 degrees of freedom, two seeds that agree by chance would look certain, and whatever selects
+    the largest z would select that column (band coverage .62 instead of .95, see docs/statistics.md). Pooling
+    assumes that seeds matter about equally at every step; that the steps of a run move together is not
+    used, which errs on the careful side for changes between them.
     """
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"x must be (seeds, items > 0, columns), got {x.shape}")
@@ -125,8 +131,20 @@ def joint_means(x: Array, cluster: Codes, stratum: Codes) -> JointMeans:
         c = len(np.unique(code[here]))
         factor = np.sqrt(c / (c - 1)) if c > 1 else 1.0
         np.add.at(rows, code[here], factor * w / n * np.where(known, block - centre, 0.0))
-    blocks = ((seed_mean - mean) / np.sqrt(seeds * (seeds - 1)),) if seeds > 1 else ()
-    return JointMeans(mean, rows, blocks)
+    return JointMeans(mean, rows, _seed_blocks(seed_mean))
+
+
+def _seed_blocks(seed_mean: Array) -> tuple[Array, ...]:
+    """One block with a pooled variance on its diagonal, from the mean of every seed (S, K)."""
+    seeds, columns = seed_mean.shape
+    if seeds < 2:
+        return ()
+    variance = seed_mean.var(axis=0, ddof=1) / seeds
+    trained = np.flatnonzero(variance > 1e-18)
+    df = (seeds - 1) * len(trained)
+    block = np.zeros((df + 1, columns))
+    block[np.arange(len(trained)), trained] = np.sqrt(variance[trained].mean()) if df else 0.0
+    return (block,)
 
 
 def sup_t(joint: JointMeans, alpha: float, draws: int, seed: int, *, one_sided: bool = False) -> float:

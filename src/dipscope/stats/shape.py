@@ -30,7 +30,9 @@ Label = Literal[
     "dip-and-recover",
     "dip-and-overshoot",
     "partial-recovery",
+    "dip",
     "fall-and-stay",
+    "fall",
     "rise",
     "rise-then-fall",
     "flat",
@@ -99,7 +101,7 @@ class Curve:
         net: m_T − m_0 with a t interval.
         lowest, highest: limits of m_t − m_0 over all t > 0, simultaneous.
         no_dip: at every interior checkpoint a dip with recovery of `margin` or more is excluded.
-        recovered: m_T is not below m_0 by `margin` or more (one-sided test at alpha).
+        stays: at every interior checkpoint a recovery of `margin` or more is excluded.
         small_n: fewer than 100 independent clusters.
     """
 
@@ -115,7 +117,7 @@ class Curve:
     lowest: float
     highest: float
     no_dip: bool
-    recovered: bool
+    stays: bool
     small_n: bool
 
 
@@ -150,12 +152,11 @@ def describe(
     net = contrast(means.linear(ends), alpha)
     from_base = means.linear(np.vstack([-np.ones((1, points - 1)), np.eye(points - 1)]))
     low, high = band(from_base, sup_t(from_base, alpha, draws, seed))
-    recovered = net.p_greater(-margin) < alpha
     small = means.clusters < SMALL_N
     if points < 3:
         return Curve(
             1.0, 1.0, None, None, None, None, None, None, net,
-            float(low.min()), float(high.max()), True, recovered, small,
+            float(low.min()), float(high.max()), True, True, small,
         )  # fmt: skip
     pairs = means.linear(trough_contrasts(points))
     dip = dip_test(pairs, draws, seed)
@@ -184,31 +185,52 @@ def describe(
         lowest=float(low.min()),
         highest=float(high.max()),
         no_dip=bool(np.all(np.minimum(above[:half], above[half:]) < margin)),
-        recovered=recovered,
+        stays=bool(np.all(above[half:] < margin)),
         small_n=small,
     )
 
 
-def classify(
-    curve: Curve, p_dip: float, p_hump: float, p_net: float, *, margin: float, alpha: float
-) -> Label:
-    """Name the shape from (family-adjusted) p-values.
+@dataclass(frozen=True)
+class Evidence:
+    """P-values that name a shape, adjusted for the family of curves that are named together.
 
-    In this order: `flat` when every checkpoint lies within the margin of the base, simultaneously; a
-    dip-test rejection is `dip-and-overshoot` when the end is above the base, `partial-recovery` when it is
-    below the base by more than the margin, else `dip-and-recover`; `rise-then-fall`; `rise` or
-    `fall-and-stay` by the net change; otherwise `inconclusive`.
+    Attributes:
+        dip, hump: of the dip test on the curve and on its negative.
+        net: that the end differs from the base, two-sided.
+        below: that the end is below the base by more than the margin.
+        recovered: that the end is not below the base by more than the margin.
+    """
+
+    dip: float
+    hump: float
+    net: float
+    below: float
+    recovered: float
+
+
+def classify(curve: Curve, p: Evidence, *, margin: float, alpha: float) -> Label:
+    """Name the shape.
+
+    In this order: `flat` when every checkpoint lies within the margin of the base, simultaneously; a dip-test
+    rejection is `dip-and-overshoot` when the end is above the base, `partial-recovery` when it is below the
+    base by more than the margin, `dip-and-recover` when it is shown not to be, and `dip` when neither is;
+    `rise-then-fall`; `rise`; a net fall is `fall-and-stay` when a recovery from the trough is excluded, else
+    `fall`; otherwise `inconclusive`.
     """
     if curve.lowest > -margin and curve.highest < margin:
         return "flat"
-    if p_dip < alpha:
-        if curve.net.value > 0 and p_net < alpha:
+    if p.dip < alpha:
+        if curve.net.value > 0 and p.net < alpha:
             return "dip-and-overshoot"
-        return "partial-recovery" if curve.net.p_less(-margin) < alpha else "dip-and-recover"
-    if p_hump < alpha:
+        if p.below < alpha:
+            return "partial-recovery"
+        return "dip-and-recover" if p.recovered < alpha else "dip"
+    if p.hump < alpha:
         return "rise-then-fall"
-    if p_net < alpha:
-        return "rise" if curve.net.value > 0 else "fall-and-stay"
+    if p.net < alpha:
+        if curve.net.value > 0:
+            return "rise"
+        return "fall-and-stay" if curve.stays else "fall"
     return "inconclusive"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dipscope.verbs import data_build, data_check, data_replay, data_sample
+from dipscope.verbs import data_build, data_check, data_countdown, data_replay, data_sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,5 +14,6 @@ app = typer.Typer(
 )
 app.command("build")(data_build.build)
 app.command("sample")(data_sample.sample)
+app.command("countdown")(data_countdown.countdown)
 app.command("replay")(data_replay.replay)
 app.command("check")(data_check.check)

@@ -83,7 +83,7 @@
 
   const notes = {
     all: "",
-    completed: "Only responses that ended by themselves. A dip that vanishes here is a model that does not finish, not one that lost the ability.",
+    completed: "Only responses that ended by themselves. A dip that vanishes here is made of responses that do not finish.",
     bounds: "Bands now reach from every truncated response counted wrong to every one counted right.",
   };
   const modes = all("[data-mode]");
