@@ -2,7 +2,7 @@
 
 Run as: python benchmarks/calibration.py [REPLICATES]
 
-With several training seeds, each (seed, checkpoint) also deviates by its own amount; `band_coverage` is then the
+With several training seeds, each (seed, checkpoint) deviates by its own amount; `band_coverage` is then the
 share of simultaneous bands that hold the true curve, `net_coverage` that of the interval of last − base.
 
 Truths: flat, falls and stays (an obvious and a moderate fall), stays low and jumps at the end, and a dip of

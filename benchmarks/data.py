@@ -22,8 +22,8 @@ from pathlib import Path
 import polars as pl
 
 from dipscope import __version__
-from dipscope.data import build, pool, verdict_cache
-from dipscope.data.sources import Source, open_table
+from dipscope.data.building import build, pool, verdict_cache
+from dipscope.data.reading.sources import Source, open_table
 from dipscope.scoring import verify
 from dipscope.scoring.verifiers import Verifiers
 

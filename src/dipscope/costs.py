@@ -16,7 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dipscope.data import countdown, sources, variants
+from dipscope.data import countdown
+from dipscope.data.reading import sources
+from dipscope.data.shaping import variants
 from dipscope.data.traces import Trace
 from dipscope.plan import Cell, Plan, recipe_of
 from dipscope.study import Model

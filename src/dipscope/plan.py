@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from dipscope.benchmarks import registry
 from dipscope.benchmarks.base import Benchmark, Domain
-from dipscope.data import mix, sources
+from dipscope.data import mix
+from dipscope.data.reading import sources
 from dipscope.errors import DipscopeError
 from dipscope.study import REPLAY, Dataset, Measure, Model, Recipe, Run, Study
 from dipscope.train.schedule import checkpoint_steps, total_steps

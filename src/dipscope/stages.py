@@ -84,7 +84,9 @@ def prepare(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
     """Make the trace table of a dataset: traces in their variant, or a mix of tables."""
-    from dipscope.data import countdown, sources, variants
+    from dipscope.data import countdown
+    from dipscope.data.reading import sources
+    from dipscope.data.shaping import variants
 
     s = cell.settings
     if "mix" in s:

@@ -12,7 +12,7 @@ import pytest
 from openai_server import Fault, Server, organism_answer
 
 from dipscope.data import countdown, traces
-from dipscope.data.sources import Source, open_table
+from dipscope.data.reading.sources import Source, open_table
 from dipscope.data.traces import Trace, query_id
 
 pytestmark = pytest.mark.timeout(240)

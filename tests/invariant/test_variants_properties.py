@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dipscope.benchmarks.base import Judgement
-from dipscope.data import variants
+from dipscope.data.shaping import variants
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import final_answer

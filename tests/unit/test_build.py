@@ -13,10 +13,11 @@ import polars as pl
 import pytest
 
 from dipscope.benchmarks.base import MISSING, Judgement
-from dipscope.data import build as building
-from dipscope.data import pool, provenance, traces, verdict_cache
-from dipscope.data.build import Rules
-from dipscope.data.sources import Source, open_table
+from dipscope.data import traces
+from dipscope.data.building import build as building
+from dipscope.data.building import pool, provenance, verdict_cache
+from dipscope.data.building.build import Rules
+from dipscope.data.reading.sources import Source, open_table
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import final_answer
@@ -296,7 +297,7 @@ def test_a_killed_verification_loses_less_than_a_shard(tmp_path):
         "import os, sys\n"
         "from pathlib import Path\n"
         "from dipscope.benchmarks.base import Judgement\n"
-        "from dipscope.data import verdict_cache\n"
+        "from dipscope.data.building import verdict_cache\n"
         "verdict_cache.FLUSH = 5\n"
         "class Judge:\n"
         "    def judge(self, pairs):\n"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dipscope.data import check, decontaminate
+from dipscope.data.checking import check, decontaminate
 from dipscope.data.traces import Trace
 from dipscope.report import datacard, datafigures, datatables
 from dipscope.report.datatables import Grid

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from dipscope.benchmarks import passages
 from dipscope.benchmarks.base import MISSING, Judgement
-from dipscope.data import check, language, repetition, spread, traces
+from dipscope.data import traces
+from dipscope.data.checking import check, language, repetition, spread
 from dipscope.data.tokenize import render
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError

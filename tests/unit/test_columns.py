@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dipscope.data.columns import Columns, infer
-from dipscope.data.turns import BadRow, finish_text, gold_text, turns
+from dipscope.data.reading.columns import Columns, infer
+from dipscope.data.reading.turns import BadRow, finish_text, gold_text, turns
 from dipscope.errors import DipscopeError
 
 SYSTEM = {"role": "system", "content": "s"}

@@ -7,8 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dipscope.data import countdown, sources, traces
+from dipscope.data import countdown, traces
 from dipscope.data.countdown import Options, Problem
+from dipscope.data.reading import sources
 from dipscope.errors import DipscopeError
 from dipscope.verbs.data_countdown import countdown as verb
 

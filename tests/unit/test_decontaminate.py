@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipscope.data import decontaminate as dc
-from dipscope.data.duplicates import JACCARD, Near
-from dipscope.data.passages import load
+from dipscope.data.checking import decontaminate as dc
+from dipscope.data.checking.duplicates import JACCARD, Near
+from dipscope.data.checking.passages import load
+from dipscope.data.checking.words import ngrams, words
 from dipscope.data.traces import Trace, query_id
-from dipscope.data.words import ngrams, words
 
 SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 PASSAGES = [

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from hub_server import Hub, serve
 
-from dipscope.data import published
-from dipscope.data.sources import Source, open_table
+from dipscope.data.reading import published
+from dipscope.data.reading.sources import Source, open_table
 from dipscope.errors import DipscopeError
 from dipscope.interop import hub
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dipscope.data import published
-from dipscope.data.sources import Source, count
+from dipscope.data.reading import published
+from dipscope.data.reading.sources import Source, count
 
 
 @pytest.mark.parametrize(

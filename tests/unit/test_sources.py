@@ -19,9 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dipscope.data import files, traces
-from dipscope.data.footer import first_group_bytes
-from dipscope.data.sources import Source, count, open_table
+from dipscope.data import traces
+from dipscope.data.reading import files
+from dipscope.data.reading.footer import first_group_bytes
+from dipscope.data.reading.sources import Source, count, open_table
 from dipscope.data.traces import Trace, query_id
 from dipscope.errors import DipscopeError
 
@@ -389,7 +390,7 @@ def test_settings_identify_the_content(tmp_path: Path, monkeypatch: pytest.Monke
     assert Source.from_settings(found) == source
     path.write_text('{"problem": "q", "response": "s"}')
     assert source.settings() != found
-    monkeypatch.setattr("dipscope.data.sources.HASHED", 10)
+    monkeypatch.setattr("dipscope.data.reading.sources.HASHED", 10)
     assert source.settings()["files"] == {"t.jsonl": [path.stat().st_size, path.stat().st_mtime_ns]}
     pinned = Source(hub="math-cot-20k").settings()
     assert pinned["sha256"].startswith("3166f342") and Source.from_settings(pinned) == Source.from_settings(
@@ -479,7 +480,7 @@ def test_memory_is_bounded(tmp_path: Path, name: str) -> None:
     assert path.stat().st_size > 200e6
     script = textwrap.dedent("""
         import resource, sys
-        from dipscope.data.sources import Source, open_table
+        from dipscope.data.reading.sources import Source, open_table
         table = open_table(Source.parse(sys.argv[1]))
         import polars
         begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipscope.data import countdown, steps
+from dipscope.data import countdown
+from dipscope.data.shaping import steps
 from dipscope.scoring.thinking import split
 
 PIECES = (

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipscope.benchmarks.base import MISSING, Judgement
-from dipscope.data.questions import SUFFIX, with_suffix
-from dipscope.data.teacher import Options, Sampler, sample
-from dipscope.data.teacher_cost import Budget, Prices
+from dipscope.data.teaching.cost import Budget, Prices
+from dipscope.data.teaching.questions import SUFFIX, with_suffix
+from dipscope.data.teaching.teacher import Options, Sampler, sample
+from dipscope.data.teaching.writers import EngineWriter, open_writer
 from dipscope.data.traces import SCHEMA, Trace, query_id
-from dipscope.data.writers import EngineWriter, open_writer
 from dipscope.engine.base import Completion
 from dipscope.engine.text import Ask, Draft, TextSampling
 from dipscope.errors import DipscopeError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dipscope.benchmarks import registry
 from dipscope.benchmarks.base import Benchmark
-from dipscope.data import files
-from dipscope.data.sources import Source, open_table
+from dipscope.data.reading import files
+from dipscope.data.reading.sources import Source, open_table
 from dipscope.errors import DipscopeError
 
 ITEMS = 1000  # of a benchmark that makes as many as are asked for

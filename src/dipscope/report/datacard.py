@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dipscope.data.check import Stats
-from dipscope.data.duplicates import JACCARD
-from dipscope.data.language import UNDETERMINED
+from dipscope.data.checking.check import Stats
+from dipscope.data.checking.duplicates import JACCARD
+from dipscope.data.checking.language import UNDETERMINED
 from dipscope.report import datafigures, datatables
 from dipscope.report.datatables import Grid, number
 from dipscope.report.export import save

@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
-from dipscope.data.check import Stats
-from dipscope.data.spread import Spread, edge
+from dipscope.data.checking.check import Stats
+from dipscope.data.checking.spread import Spread, edge
 from dipscope.report.datatables import share
 from dipscope.report.look import CONFIG, INK, PALETTE, short
 from dipscope.report.words import clean

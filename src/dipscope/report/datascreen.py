@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dipscope.data.check import Stats, Verification
-from dipscope.data.matches import Found, Match
+from dipscope.data.checking.check import Stats, Verification
+from dipscope.data.checking.matches import Found, Match
 from dipscope.report import datatables
 from dipscope.report.datatables import Grid, number, share
 from dipscope.report.words import clean

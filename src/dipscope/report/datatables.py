@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dipscope.data.check import PARTS, Stats
-from dipscope.data.matches import KINDS
-from dipscope.data.spread import QUANTILES, Spread
+from dipscope.data.checking.check import PARTS, Stats
+from dipscope.data.checking.matches import KINDS
+from dipscope.data.checking.spread import QUANTILES, Spread
 from dipscope.report.words import percent
 
 _HEADS = tuple({0: "min", 50: "median", 100: "max"}.get(q, f"{q} %") for q in QUANTILES)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dipscope.errors import DipscopeError
 
 if TYPE_CHECKING:
-    from dipscope.data.sources import Source
+    from dipscope.data.reading.sources import Source
 
 
 def source(
@@ -33,7 +33,7 @@ def source(
     """
     from dataclasses import replace
 
-    from dipscope.data.sources import Source
+    from dipscope.data.reading.sources import Source
 
     parsed = Source.parse(text)
     if revision is not None and parsed.revision not in (None, revision):

@@ -97,8 +97,8 @@ def build(
     import json
 
     from dipscope.benchmarks import passages
-    from dipscope.data import build as building
-    from dipscope.data.sources import open_table
+    from dipscope.data.building import build as building
+    from dipscope.data.reading.sources import open_table
     from dipscope.progress import bar
     from dipscope.report import datacard
     from dipscope.scoring.verifiers import Verifiers
@@ -138,7 +138,7 @@ def build(
 
 
 def _variants(text: str) -> tuple[Any, ...]:
-    from dipscope.data.variants import VARIANTS
+    from dipscope.data.shaping.variants import VARIANTS
 
     named = tuple(name.strip() for name in text.split(",") if name.strip())
     if named == ("all",):

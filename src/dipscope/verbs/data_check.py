@@ -10,8 +10,8 @@ import typer
 from dipscope.errors import DipscopeError
 
 if TYPE_CHECKING:
-    from dipscope.data.matches import Found
-    from dipscope.data.sources import Table
+    from dipscope.data.checking.matches import Found
+    from dipscope.data.reading.sources import Table
 
 KINDS = "exact,near,13-gram,8-gram"
 
@@ -86,9 +86,10 @@ def check(
     from dataclasses import replace
 
     from dipscope.benchmarks import passages
-    from dipscope.data import check as checks
-    from dipscope.data import decontaminate, traces
-    from dipscope.data.sources import open_table
+    from dipscope.data import traces
+    from dipscope.data.checking import check as checks
+    from dipscope.data.checking import decontaminate
+    from dipscope.data.reading.sources import open_table
     from dipscope.progress import bar
     from dipscope.scoring.verifiers import Verifiers
     from dipscope.scoring.verify import VERSION
@@ -163,7 +164,7 @@ def check(
 
 
 def _kinds(text: str) -> set[str]:
-    from dipscope.data.matches import KINDS as known
+    from dipscope.data.checking.matches import KINDS as known
 
     named = {kind.strip() for kind in text.split(",") if kind.strip()}
     if not named or named - {*known}:
@@ -181,7 +182,7 @@ def _name(source: str) -> str:
 
 def _texts(table: Table, found: Found, show: int) -> list[tuple[Any, str]]:
     """The first matches, each with what stands around it; the rows are read again for it."""
-    from dipscope.data.decontaminate import surroundings
+    from dipscope.data.checking.decontaminate import surroundings
 
     shown = found.strongest()[:show]
     missing = {match.trace for match in shown}

@@ -87,11 +87,11 @@ def sample(
     import json
     import sys
 
-    from dipscope.data.questions import SUFFIX
-    from dipscope.data.sources import Source, open_table
-    from dipscope.data.teacher import Options, Sampler
-    from dipscope.data.teacher_cost import Prices
-    from dipscope.data.writers import open_writer
+    from dipscope.data.reading.sources import Source, open_table
+    from dipscope.data.teaching.cost import Prices
+    from dipscope.data.teaching.questions import SUFFIX
+    from dipscope.data.teaching.teacher import Options, Sampler
+    from dipscope.data.teaching.writers import open_writer
     from dipscope.engine.text import TextSampling
     from dipscope.progress import bar
     from dipscope.scoring.verifiers import Verifiers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dipscope.data.words import ngrams, words
+from dipscope.data.checking.words import ngrams, words
 
 N = 8  # words of the n-grams that count as said before
 TAIL = 256  # last n-grams of a response that decide whether it loops

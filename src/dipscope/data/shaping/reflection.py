@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dipscope.data.steps import mask
+from dipscope.data.shaping.steps import mask
 
 
 @dataclass(frozen=True)

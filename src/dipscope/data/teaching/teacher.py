@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from dipscope.benchmarks.base import Judgement
-from dipscope.data import questions
-from dipscope.data.questions import SUFFIX, Questions
-from dipscope.data.teacher_cost import BYTES_PER_TOKEN, Budget, Estimate, Prices
-from dipscope.data.teacher_pool import Pool
+from dipscope.data.teaching import questions
+from dipscope.data.teaching.cost import BYTES_PER_TOKEN, Budget, Estimate, Prices
+from dipscope.data.teaching.pool import Pool
+from dipscope.data.teaching.questions import SUFFIX, Questions
 from dipscope.data.traces import Trace
 from dipscope.engine.text import Ask, Draft, TextSampling, Writer
 from dipscope.errors import DipscopeError

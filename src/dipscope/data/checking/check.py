@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from dipscope.benchmarks.base import Judgement
-from dipscope.data import language, repetition, spread
-from dipscope.data.spread import Spread
+from dipscope.data.checking import language, repetition, spread
+from dipscope.data.checking.spread import Spread
 from dipscope.data.traces import Trace
 from dipscope.scoring.answers import final_answer
 from dipscope.scoring.thinking import split

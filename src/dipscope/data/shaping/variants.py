@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-from dipscope.data import countdown, near_misses, reflection, steps
-from dipscope.data.near_misses import Judge
+from dipscope.data import countdown
+from dipscope.data.shaping import near_misses, reflection, steps
+from dipscope.data.shaping.near_misses import Judge
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import final_answer, last_box

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipscope.benchmarks.base import Judgement
-from dipscope.data import variants
-from dipscope.data.pool import UNJUDGED, VERDICTS, Chosen, Report
+from dipscope.data.building.pool import UNJUDGED, VERDICTS, Chosen, Report
+from dipscope.data.building.verdict_cache import Judge
+from dipscope.data.shaping import variants
 from dipscope.data.traces import Trace
-from dipscope.data.verdict_cache import Judge
 from dipscope.errors import DipscopeError
 from dipscope.study import Variant
 

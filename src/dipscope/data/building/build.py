@@ -14,14 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dipscope.data import check, decontaminate, pool, provenance, reflection, traces, variants
-from dipscope.data.check import Stats
-from dipscope.data.funnel import Funnel
-from dipscope.data.maker import Maker, Table, needs_verified
-from dipscope.data.matches import Found
-from dipscope.data.pool import Chosen, Keep, Report
+from dipscope.data import traces
+from dipscope.data.building import pool, provenance
+from dipscope.data.building.funnel import Funnel
+from dipscope.data.building.maker import Maker, Table, needs_verified
+from dipscope.data.building.pool import Chosen, Keep, Report
+from dipscope.data.building.verdict_cache import Judge, verdicts
+from dipscope.data.checking import check, decontaminate
+from dipscope.data.checking.check import Stats
+from dipscope.data.checking.matches import Found
+from dipscope.data.shaping import reflection, variants
 from dipscope.data.traces import Trace
-from dipscope.data.verdict_cache import Judge, verdicts
 from dipscope.errors import DipscopeError
 from dipscope.scoring import verify
 from dipscope.study import Variant
@@ -222,7 +225,7 @@ def _budget(rules: Rules, tokens: Mapping[Variant, Sequence[int]]) -> int:
 
 def _described(path: Path, tokenizer: Any | None) -> Stats:
     """Statistics of a written table, read again a few rows at a time."""
-    from dipscope.data.sources import Source, open_table
+    from dipscope.data.reading.sources import Source, open_table
 
     languages = importlib.util.find_spec("py3langid") is not None
     return check.describe(open_table(Source(path=str(path))).stream(), tokenizer, languages=languages)

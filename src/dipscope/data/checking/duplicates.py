@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dipscope.data.passages import ITEM_FLOOR, ITEM_SHARE, LONG, Passage, common
-from dipscope.data.words import words
+from dipscope.data.checking.passages import ITEM_FLOOR, ITEM_SHARE, LONG, Passage, common
+from dipscope.data.checking.words import words
 from dipscope.errors import DipscopeError
 
 JACCARD = 0.3  # similarity of the trigram sets from which two texts are near duplicates

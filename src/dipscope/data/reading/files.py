@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from dipscope.data.footer import first_group_bytes
+from dipscope.data.reading.footer import first_group_bytes
 from dipscope.errors import DipscopeError
 from dipscope.interop.listing import refuse, suffix
 

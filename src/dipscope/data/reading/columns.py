@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dipscope.data.turns import (
+from dipscope.data.reading.turns import (
     BadRow,
     Turn,
     context_text,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipscope.benchmarks.base import Verdict
-from dipscope.data.pool import COMPLETE, UNJUDGED, VERDICTS, Pool
+from dipscope.data.building.pool import COMPLETE, UNJUDGED, VERDICTS, Pool
 
 
 class Funnel:

@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-from dipscope.data import columns, files, published
-from dipscope.data.columns import Columns, Row
+from dipscope.data.reading import columns, files, published
+from dipscope.data.reading.columns import Columns, Row
+from dipscope.data.reading.turns import BadRow
 from dipscope.data.traces import Trace, query_id
-from dipscope.data.turns import BadRow
 from dipscope.errors import DipscopeError
 from dipscope.interop import listing
 from dipscope.scoring.thinking import OPEN

@@ -11,7 +11,7 @@ from typing import Protocol
 import polars as pl
 
 from dipscope.benchmarks.base import Judgement, Verdict
-from dipscope.data.pool import Report
+from dipscope.data.building.pool import Report
 from dipscope.scoring import verify
 from dipscope.workspace import hash_json, write_atomic
 

@@ -36,11 +36,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dipscope.data.duplicates import JACCARD, Candidate, Near, Short, same_signs
-from dipscope.data.matches import KINDS, Boilerplate, Found, Kind, Match, Where
-from dipscope.data.passages import LONG, SIZES, Ids, Library, Passage, common, join, load, proper
+from dipscope.data.checking.duplicates import JACCARD, Candidate, Near, Short, same_signs
+from dipscope.data.checking.matches import KINDS, Boilerplate, Found, Kind, Match, Where
+from dipscope.data.checking.passages import LONG, SIZES, Ids, Library, Passage, common, join, load, proper
+from dipscope.data.checking.words import ngrams, words
 from dipscope.data.traces import Trace
-from dipscope.data.words import ngrams, words
 
 QUERY_SHARE, QUERY_FLOOR = 0.01, 10
 _BATCH_WORDS = 1 << 17

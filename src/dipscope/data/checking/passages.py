@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipscope.data.words import ngrams, words
+from dipscope.data.checking.words import ngrams, words
 
 LONG = 8  # words of a passage that is recognisable on its own
 SIZES = (8, 13)  # words of the n-grams that are looked for

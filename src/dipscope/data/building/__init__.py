@@ -1,0 +1,1 @@
+"""From a pool of responses to matched variants."""

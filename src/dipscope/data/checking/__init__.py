@@ -1,0 +1,1 @@
+"""What a table holds, and whether benchmarks stand in it."""

@@ -1,0 +1,1 @@
+"""Tables of traces from files and the Hub."""

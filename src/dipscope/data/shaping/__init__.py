@@ -1,0 +1,1 @@
+"""Variants of traces on matched queries."""
