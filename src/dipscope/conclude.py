@@ -25,7 +25,7 @@ def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for run, base, trained, _ in plan.runs:
         variant, replay = plan.study.variant_of(run.dataset), plan.study.replay_of(run.dataset)
-        data = hash_json(plan.study.data_of(run.dataset))
+        data = _queries(plan, workspace, trained)
         first, rest = _outputs(workspace, base), _outputs(workspace, trained)
         points = [(0, 0, first["checkpoint"])]
         points += [(c["step"], c["tokens"], c["checkpoint"]) for c in rest["checkpoints"]]
@@ -38,6 +38,13 @@ def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
                 }
             )  # fmt: skip
     return pl.DataFrame(rows)
+
+
+def _queries(plan: Plan, workspace: Workspace, trained: str) -> str:
+    """What a run asked its model, variant and replay aside: equal where only these differ."""
+    prepared = plan.cell(plan.cell(plan.cell(trained).needs[1]).needs[1])
+    parts = [c for c in map(plan.cell, prepared.needs) if c.kind == "prepare"] or [prepared]
+    return hash_json([prepared.settings["rows"], *(_outputs(workspace, c.id).get("queries") for c in parts)])
 
 
 def collect(plan: Plan, workspace: Workspace) -> pl.DataFrame:
@@ -142,7 +149,7 @@ def _key(plan: Plan, workspace: Workspace) -> str:
     done = {c.id: _content(_outputs(workspace, c.id)) for c in plan.cells if c.kind in ("train", "measure")}
     domains = {b.benchmark.name: b.domain for b in plan.benchmarks}
     said = [plan.study.analysis.model_dump(), plan.study.study.name, domains, preflight(plan, workspace)]
-    return hash_json([VERSION, *said, done])
+    return hash_json([VERSION, *said, done, checkpoints(plan, workspace).to_dicts()])
 
 
 def _content(outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.plan import Cell, recipe_of
 from dipscope.study import Model, Recipe
-from dipscope.workspace import Workspace, hash_file
+from dipscope.workspace import Workspace, hash_file, hash_json
 
 if TYPE_CHECKING:
     from dipscope.data.tokenize import Example
@@ -130,7 +130,13 @@ def _mixed(cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace
 def _keep(cell: Cell, workspace: Workspace, table: Sequence[Trace]) -> dict[str, Any]:
     path = workspace.root / "data" / cell.key / "traces.parquet"
     trace_table.write(path, table)
-    return {"traces": workspace.relative(path), "sha256": hash_file(path), "rows": len(table)}
+    asked = hash_json(sorted({t.query for t in table}))
+    return {
+        "traces": workspace.relative(path),
+        "sha256": hash_file(path),
+        "rows": len(table),
+        "queries": asked,
+    }
 
 
 def _read_table(source: Mapping[str, Any], cell: str, workspace: Workspace) -> list[Trace]:

@@ -75,7 +75,8 @@ class Dataset(Spec):
     `source = "countdown"` is the symbolic teacher, with its `options` and `seed`. `hub` is a dataset
     repository (or the name of a published set) with `revision`, `file` and the file's `sha256`. `path` is a
     local file or folder. `columns` maps our fields to foreign columns where they cannot be told;
-    `prefilled` says that the writer's prompt had opened the thinking block already. `rows` takes the first
+    `prefilled` says that the writer's prompt had opened the thinking block already. A table that was built
+    in a variant, or published in one, says so with `already`: nothing is changed then. `rows` takes the first
     ones; without it all are taken. `seed` decides what is drawn: problems, and what a variant changes.
 
     `mix` gives shares of other datasets of the study; `replay` among them stands for generic prompts
@@ -94,6 +95,7 @@ class Dataset(Spec):
     mix: dict[str, float] = {}
     mix_by: Literal["rows", "tokens"] = "rows"
     variant: Variant = "cot"
+    already: Variant | None = None
     rows: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     options: dict[str, int | float | str] = {}
@@ -103,7 +105,7 @@ class Dataset(Spec):
         named = [k for k in ("source", "hub", "path", "mix") if getattr(self, k)]
         if len(named) != 1:
             raise ValueError(f"name one of source, hub, path, mix; found {', '.join(named) or 'none'}")
-        read = {"file", "sha256", "columns", "prefilled", "variant"}
+        read = {"file", "sha256", "columns", "prefilled", "variant", "already"}
         allowed = {
             "source": {"variant", "options"},
             "hub": {"revision", *read},
@@ -113,6 +115,8 @@ class Dataset(Spec):
         given = set(self.model_dump(exclude_defaults=True)) - {named[0], "rows", "seed", *allowed[named[0]]}
         if given:
             raise ValueError(f"{', '.join(sorted(given))} cannot be given with {named[0]}")
+        if self.already and self.variant != "cot":
+            raise ValueError("variant makes one, already says that the table is one: give one of them")
         if self.rows is None and named[0] in ("source", "mix"):
             raise ValueError(f"with {named[0]} the number of rows has to be given")
         if self.mix and (min(self.mix.values()) <= 0 or abs(sum(self.mix.values()) - 1) > 1e-6):
@@ -271,16 +275,9 @@ class Study(Spec):
         """The variant that a dataset is, replay aside; `mix` where a mix has several."""
         chosen = self.datasets[dataset]
         if not chosen.mix:
-            return chosen.variant
-        parts = {self.datasets[p].variant for p in chosen.mix if p in self.datasets}
+            return chosen.already or chosen.variant
+        parts = {self.variant_of(p) for p in chosen.mix if p in self.datasets}
         return parts.pop() if len(parts) == 1 else "mix" if parts else REPLAY
-
-    def data_of(self, dataset: str) -> list[Any]:
-        """What a dataset is made of, variant and replay aside: equal for two that only differ in these."""
-        chosen = self.datasets[dataset]
-        parts = [self.datasets[p] for p in chosen.mix if p in self.datasets] or [chosen]
-        aside = {"variant", "mix", "mix_by", "rows"}
-        return [chosen.rows, *(p.model_dump(mode="json", exclude=aside) for p in parts)]
 
     def replay_of(self, dataset: str) -> float:
         """The share of replay in a dataset, 0 to 1."""

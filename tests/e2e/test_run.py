@@ -229,7 +229,7 @@ def test_ten_kills_of_a_longer_study_change_nothing(tmp_path):
         same(result, workspace, (study, reference, expected))
 
 
-@pytest.mark.parametrize("moment", ["at work", "at the analysis"])
+@pytest.mark.parametrize("moment", ["at work", pytest.param("at the analysis", marks=pytest.mark.slow)])
 def test_ctrl_c_says_how_to_go_on(undisturbed, tmp_path, moment):
     study, workspace, _ = undisturbed
     workspace = copy(workspace, tmp_path)
@@ -324,6 +324,7 @@ def test_another_learning_rate_redoes_training_and_nothing_before_it(undisturbed
     assert len(new) == 2 + 6
 
 
+@pytest.mark.slow  # what every write does with a full disk is tested without a study, in test_full_disk.py
 def test_a_disk_that_fills_up_is_one_clear_line_and_loses_nothing(undisturbed, tmp_path):
     study, _, _ = undisturbed
     workspace = tmp_path / "w"
@@ -386,3 +387,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, old, new, said):
     assert code == 2, err
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_what_a_dataset_is_called_reaches_the_analysis_without_new_work(undisturbed, tmp_path):
+    study, workspace, _ = undisturbed
+    workspace = copy(workspace, tmp_path)
+    before = {p.name for p in (workspace / "cells").iterdir()}
+    renamed = tmp_path / "renamed.toml"
+    renamed.write_text(study.read_text().replace("no_cot]", "bare]").replace('"no_cot"]', '"bare"]'))
+    code, result, err = run(renamed, workspace)
+    assert code == 0, err
+    assert {p.name for p in (workspace / "cells").iterdir()} == before
+    assert any("/bare/" in f["scope"] for f in result["findings"])

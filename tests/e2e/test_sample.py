@@ -108,7 +108,7 @@ def test_the_server_and_the_embedded_engine_write_the_same(whole, questions, tmp
     assert {k: t.response for k, t in embedded.items()} == {k: t.response for k, t in rows(pool).items()}
 
 
-@pytest.mark.parametrize("teacher", ["server", "organism"])
+@pytest.mark.parametrize("teacher", ["server", pytest.param("organism", marks=pytest.mark.slow)])
 def test_killed_in_the_middle_it_goes_on(teacher, questions, whole, tmp_path):
     pool = tmp_path / "pool"
     with Server(delay=0.05) as slow:

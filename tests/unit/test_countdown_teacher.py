@@ -120,7 +120,7 @@ def test_words_of_the_defaults_are_kept_by_every_option():
     assert other - plain <= {"Need", "so", "would", "do", "not", "with", "boxed", "is", "whole"}
 
 
-@pytest.mark.parametrize("numbers", ["4", "5"])
+@pytest.mark.parametrize("numbers", ["4", pytest.param("5", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("backtracking", "verification", "subgoals", "most"),
     [(0.0, 0.0, 0.0, 4), (1.0, 0.3, 0.7, 4), (2.5, 0.8, 0.15, 6), (3.0, 1.0, 1.0, 4)],

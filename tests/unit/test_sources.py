@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import random
 import subprocess
 import sys
 import textwrap
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dipscope.data import traces
 from dipscope.data.reading import files
-from dipscope.data.reading.footer import first_group_bytes
 from dipscope.data.reading.sources import Source, count, open_table
 from dipscope.data.traces import Trace, query_id
 from dipscope.errors import DipscopeError
@@ -302,22 +304,52 @@ def test_any_changed_byte_reads_or_is_one_line(tmp_path: Path, at: float, byte: 
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize(("group", "big"), [(1000, True), (10, False)])
-def test_large_row_groups_are_seen_and_read_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int, big: bool
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    group=st.integers(1, 400),
+    batch=st.integers(1, 300),
+    size=st.integers(1, 50_000),
+    wanted=st.sets(st.integers(0, 399)),
+)
+def test_row_groups_and_batches_of_any_size_read_the_same(
+    tmp_path: Path, group: int, batch: int, size: int, wanted: set[int]
 ) -> None:
     path = tmp_path / "t.parquet"
-    rows = {"problem": [f"q{i}" for i in range(1000)], "response": [str(i) * 100 for i in range(1000)]}
+    rows = [{"message": chat(("user", f"q{i}")), "response": str(i) * 100} for i in range(400)]
     pl.DataFrame(rows).write_parquet(path, row_group_size=group)
-    assert (first_group_bytes(path) > 200_000) == big and first_group_bytes(path) > 1000
-    monkeypatch.setattr(files, "BATCH_BYTES", 50_000)
-    table = open_table(Source(path=str(path)))
-    found = list(table.stream())
-    assert [t.response for t in found] == rows["response"]
-    assert list(table.take(range(3, 1000, 91))) == found[3:1000:91]
-    for damaged in (b"", b"no parquet", path.read_bytes()[:-1000]):
-        path.write_bytes(damaged)
-        assert first_group_bytes(path) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "BATCH_ROWS", batch)
+        patch.setattr(files, "BATCH_BYTES", size)
+        assert list(files.rows(path)) == [(str(i), row) for i, row in enumerate(rows)]
+        picked = sorted(wanted)
+        assert list(files.rows(path, ["response"], picked)) == [
+            (str(i), {"response": rows[i]["response"]}) for i in picked
+        ]
+
+
+def test_columns_of_other_types_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    """Times finer or later than Python's, and text that is not UTF-8, matter only where they are read."""
+    path = tmp_path / "t.parquet"
+    columns = {
+        "created": pa.array([1, 2], pa.timestamp("ns", "Nowhere/Land")),
+        "day": pa.array([2**30, 0], pa.date32()),
+        "problem": pa.array(["a", "b"]).dictionary_encode(),
+        "response": pa.array(["r", "s"], pa.large_string()),
+        "lone": pa.array([b"ok", b"\xff"]).view(pa.string()),
+    }
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(DipscopeError, match=r"t\.parquet: the file cannot be read \('utf-8'"):
+        open_table(Source(path=str(path)))
+    pq.write_table(pa.table(columns).drop_columns(["lone"]), path)
+    found = list(open_table(Source(path=str(path))).stream())
+    assert [(t.prompt, t.response) for t in found] == [("a", "r"), ("b", "s")]
+    for name in ("created", "day"):
+        with pytest.raises(DipscopeError, match="cannot be read") as caught:
+            list(files.rows(path, [name]))
+        assert "\n" not in str(caught.value)
+    pq.write_table(pa.Table.from_arrays([pa.array(["1"])] * 2, names=["response", "response"]), path)
+    with pytest.raises(DipscopeError, match="the column response is there twice"):
+        open_table(Source(path=str(path)))
 
 
 @pytest.mark.parametrize("name", ["t.pkl", "t.pt", "t.py", "t.arrow", "t.npz", "t.txt", "t.parquet.gz"])
@@ -466,30 +498,47 @@ def test_token_probabilities_are_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pool.parquet", "pool.jsonl"])
-def test_memory_is_bounded(tmp_path: Path, name: str) -> None:
-    """A pool of 200 MB on disk (and more in memory) streams in well under its own size."""
-    n, path = 14_000, tmp_path / name
-    noise = "".join(f"{i:x}" for i in range(1, 60_000))
-    body = [f"<think>\n{noise[i * 13 % 200_000 :][:15_000]}\n</think>\n\n{i}" for i in range(n)]
+@pytest.mark.parametrize(
+    ("name", "n", "group"),
+    [("pool.parquet", 14_000, 1000), ("pool.jsonl", 14_000, 0), ("giant.parquet", 40_000, 40_000)],
+)
+def test_memory_is_bounded(tmp_path: Path, name: str, n: int, group: int) -> None:
+    """A pool streams in well under its own size on disk, also when all of it is one row group."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("peak memory is read from /proc")
+    path, rng = tmp_path / name, random.Random("pool")
+    body = [f"<think>\n{rng.randbytes(7_500).hex()}\n</think>\n\n{i}" for i in range(n)]
     rows = {"message": [[{"role": "user", "content": f"q{i // 32}"}] for i in range(n)], "response": body}
-    if name.endswith(".parquet"):
-        pl.DataFrame(rows).write_parquet(path, compression="uncompressed", row_group_size=1000)
+    if name == "giant.parquet":
+        pq.write_table(pa.table(rows), path, compression="none", row_group_size=group)
+        assert pq.ParquetFile(path).num_row_groups == 1 and path.stat().st_size > 600e6
+    elif name.endswith(".parquet"):
+        pl.DataFrame(rows).write_parquet(path, compression="uncompressed", row_group_size=group)
     else:
         pl.DataFrame(rows).write_ndjson(path)
     assert path.stat().st_size > 200e6
+    del body, rows
     script = textwrap.dedent("""
-        import resource, sys
+        import sys
+        from pathlib import Path
         from dipscope.data.reading.sources import Source, open_table
+        import polars, pyarrow.parquet
+        def peak():  # `ru_maxrss` would start at the parent's
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition("VmHWM:")[2].split()[0])
+        begun = peak()
         table = open_table(Source.parse(sys.argv[1]))
-        import polars
-        begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert sum(1 for _ in table.stream()) == 14_000
-        assert sum(1 for _ in table.take(range(0, 14_000, 40))) == 350
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun)
+        n = int(sys.argv[2])
+        assert sum(1 for _ in table.stream()) == n
+        assert sum(1 for _ in table.take(range(0, n, 40))) == n // 40
+        print(peak() - begun)
     """)
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True, timeout=250
+        [sys.executable, "-c", script, str(path), str(n)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=250,
     )
     assert int(done.stdout) < 400 << 10, f"{int(done.stdout) >> 10} MB more than at the start"
 

@@ -56,7 +56,7 @@ class Group:
     replay: float
     runs: dict[int, dict[int, int]]
     tokens: dict[int, int]
-    data: str = ""  # what was learned from, variant and replay aside; equal where only these differ
+    data: str = ""  # the queries learned from; equal where only variant or replay differ
 
     @property
     def seeds(self) -> tuple[int, ...]:

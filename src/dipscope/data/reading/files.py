@@ -8,44 +8,40 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
-from dipscope.data.reading.footer import first_group_bytes
 from dipscope.errors import DipscopeError
 from dipscope.interop.listing import refuse, suffix
 
 Row = Mapping[str, Any]
 
-BATCH_BYTES = 96 << 20  # of decoded rows that are held at a time
-HELD_BYTES = 640 << 20  # the largest file that may be held as it is
+BATCH_ROWS, BATCH_BYTES = 256, 16 << 20  # of parquet that are decoded at a time, whichever is less
+BUFFER_BYTES = 1 << 20  # of a parquet column's compressed pages that are read at a time
 MAX_ROW = 64 << 20  # bytes of one row of text: what is longer is no table of rows
+_SURROGATE = re.compile(r"\\u[dD]")
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def columns(path: Path) -> list[str]:
     """Column names of a table: of a parquet file all, else those of its first rows."""
     if suffix(path.name) == ".parquet":
-        import polars as pl
-
-        with _readable(path):
-            return pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema().names()
+        with _parquet_file(path) as file:
+            return list(file.schema_arrow.names)
     return list(dict.fromkeys(key for row in head(path) for key in row))
 
 
 def head(path: Path, n: int = 16) -> Sequence[Row]:
     """The first rows of a table, without lists of numbers: log-probabilities of tokens are large."""
+    light: list[str] | None = None
     if suffix(path.name) == ".parquet":
-        import polars as pl
-
-        with _readable(path):
-            lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            kinds = lazy.collect_schema().items()
-            light = [k for k, t in kinds if not (isinstance(t, pl.List) and t.inner.is_numeric())]
-            return lazy.select(light).head(n).collect().to_dicts()
-    return [row for _, (_, row) in zip(range(n), rows(path), strict=False)]
+        with _parquet_file(path) as file:
+            light = [field.name for field in file.schema_arrow if _light(field.type)]
+    return [row for _, row in islice(rows(path, light), n)]
 
 
 def empty(path: Path) -> bool:
@@ -57,11 +53,8 @@ def count(path: Path) -> int:
     """Rows of a table: from the metadata of a parquet file, else by reading it."""
     kind = suffix(path.name)
     if kind == ".parquet":
-        import polars as pl
-
-        with _readable(path):
-            lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            return int(lazy.select(pl.len()).collect().item())
+        with _parquet_file(path) as file:
+            return int(file.metadata.num_rows)
     if kind in (".jsonl", ".ndjson"):
         return sum(1 for _, line in _lines(path) if line.strip())
     return sum(1 for _ in rows(path))
@@ -96,46 +89,65 @@ def rows(
 def _parquet(
     path: Path, needed: Sequence[str] | None, wanted: Sequence[int] | None
 ) -> Iterator[tuple[str, Row]]:
-    import polars as pl
+    with _parquet_file(path) as file:
+        lacking = [c for c in needed or () if c not in file.schema_arrow.names]
+        if lacking:
+            raise DipscopeError(
+                f"the file lacks the column {', '.join(lacking)}",
+                str(path),
+                "All files of a table need its columns.",
+            )
+        places = range(file.metadata.num_rows) if wanted is None else wanted
+        at = end = 0
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            start, end = end, end + group.num_rows
+            if at == len(places) or places[at] >= end:
+                continue
+            size = min(BATCH_ROWS, max(1, BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)))
+            batches = file.iter_batches(size, row_groups=[number], columns=needed, use_threads=False)
+            for batch in batches:
+                stop = bisect_left(places, start + len(batch), at)
+                picks = places[at:stop]
+                if picks and len(picks) < len(batch):
+                    chosen = batch.take([place - start for place in picks])
+                else:
+                    chosen = batch.slice(0, len(picks))
+                for place, row in zip(picks, chosen.to_pylist(), strict=True):
+                    yield str(place), row
+                start, at = start + len(batch), stop
+                if at == len(places) or places[at] >= end:
+                    break
 
-    total = count(path)
-    with _readable(path):
-        # Each slice of a row group reads the group's columns anew, unless the file's bytes are held.
-        held = path.stat().st_size <= HELD_BYTES and first_group_bytes(path) > 2 * BATCH_BYTES
-        lazy = pl.scan_parquet(path.read_bytes() if held else path, glob=False, hive_partitioning=False)
-        lacking = [c for c in needed or () if c not in lazy.collect_schema()]
-    if lacking:
-        raise DipscopeError(
-            f"the file lacks the column {', '.join(lacking)}",
-            str(path),
-            "All files of a table need its columns.",
-        )
-    lazy = lazy if needed is None else lazy.select(list(needed))
-    start, size, at = 0, 32, 0
-    while start < total:
-        stop = min(start + size, total)
-        picks: list[int] | None = None
-        if wanted is not None:
-            if at == len(wanted):
-                return
-            start = max(start, wanted[at])
-            stop = min(start + size, total)
-            end = at
-            while end < len(wanted) and wanted[end] < stop:
-                end += 1
-            picks, at = list(wanted[at:end]), end
-            stop = picks[-1] + 1
-        with _readable(path):
-            frame = lazy.slice(start, stop - start).collect()
-        bytes_a_row = max(1, int(frame.estimated_size()) // max(1, frame.height))
-        if picks is None:
-            places: Iterable[int] = range(start, stop)
-        else:
-            places, frame = picks, frame[[p - start for p in picks]]
-        for place, row in zip(places, frame.iter_rows(named=True), strict=True):
-            yield str(place), row
-        del frame  # before the next one is read
-        start, size = stop, max(64, min(65536, BATCH_BYTES // bytes_a_row))
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetFile` that reads page by page."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    # Values that Python's types cannot hold (years, zones, text that is not UTF-8) raise the latter three.
+    with (
+        _readable(path, pa.ArrowException, ValueError, OverflowError, LookupError),
+        # Without a buffer, or with pre-buffering, the columns of a whole row group are read at once.
+        ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file,
+    ):
+        names = file.schema_arrow.names
+        metadata = file.metadata
+        if metadata.num_rows != sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)):
+            raise ValueError("its row groups do not have the rows that it says")
+        if twice := next((n for n in names if names.count(n) > 1), None):
+            raise DipscopeError(f"the column {twice} is there twice", str(path), "Rename or drop one.")
+        yield file
+
+
+def _light(kind: Any) -> bool:
+    """Whether a column of this Arrow type may tell what a row holds: no lists of numbers, no times."""
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind):
+        return not (types.is_integer(kind.value_type) or types.is_floating(kind.value_type))
+    return not types.is_temporal(kind)
 
 
 def _jsonl(path: Path, wanted: frozenset[int] | None) -> Iterator[tuple[str, Row]]:
@@ -235,7 +247,7 @@ def _object(line: bytes, path: Path, number: int) -> Row:
 
 def _whole_characters(row: Row, text: str, path: Path, line: int) -> None:
     """Refuse half of a surrogate pair, which only an escape in `text` can bring in."""
-    if "\\ud" in text or "\\uD" in text:
+    if _SURROGATE.search(text):
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -266,15 +278,14 @@ def _open(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what a damaged or missing file raises into one line."""
-    import polars as pl
-
+def _readable(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn what a damaged or missing file raises into one line; `errors` are its format's own."""
+    known: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, *errors)
     try:
         yield
     except FileNotFoundError:
         raise DipscopeError("there is no such file", str(path), "Check the path.") from None
-    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except known as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DipscopeError(
             f"the file cannot be read ({reason})",
