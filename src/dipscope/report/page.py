@@ -18,12 +18,10 @@ import vl_convert
 from markupsafe import Markup
 
 from dipscope.analysis.results import Analysis, Finding
-from dipscope.report import figures, samples, words
+from dipscope.report import export, figures, samples, words
 from dipscope.report.look import PARTS, Look
 from dipscope.workspace import write_atomic
 
-VEGA_LITE = "6.4"
-PIXELS = 2.0  # PNG pixels per CSS pixel
 # Some figures are referred to by the name of the section that shows them.
 _SECTIONS = {"curves": "curves", "lengths": "curves", "probes": "probes", "decomposition": "decomposition"}
 
@@ -52,24 +50,11 @@ def write(
     drawn = figures.draw(analysis)
     for figure in drawn:
         spec = json.dumps(figure.spec, indent=1, sort_keys=True)
-        stem = out / "figures" / figure.name
-        write_atomic(stem.with_name(f"{figure.name}.vl.json"), spec)
-        svg = _renumbered(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
-        write_atomic(stem.with_name(f"{figure.name}.svg"), svg)
-        write_atomic(stem.with_name(f"{figure.name}.png"), vl_convert.svg_to_png(svg, scale=PIXELS))
+        write_atomic(out / "figures" / f"{figure.name}.vl.json", spec)
+        export.save(figure.spec, out / "figures", figure.name)
     page = out / "index.html"
     write_atomic(page, render(analysis, records, checkpoints, drawn, prompts))
     return page
-
-
-def _renumbered(svg: str) -> str:
-    """The drawing with clip paths numbered from 0; Vega counts them through the life of a process."""
-    found: dict[str, str] = {}
-    return re.sub(
-        r'(?<=id=")clip\d+(?=")|(?<=url\(#)clip\d+(?=\))',
-        lambda m: found.setdefault(m[0], f"clip{len(found)}"),
-        svg,
-    )
 
 
 def render(
@@ -83,7 +68,7 @@ def render(
     # Text of models reaches the page through autoescape or as inert JSON; the policy below, which admits
     # only these two scripts by their hashes, holds even if both should fail.
     scripts = [
-        _script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+        _script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", export.VEGA_LITE)),
         _script(_template("page.js")),
     ]
     look = Look(analysis)
@@ -97,6 +82,10 @@ def render(
             facts=_facts(analysis, checkpoints),
             caveats=_caveats(analysis),
             notes=[words.clean(n) for n in analysis.notes],
+            preflight=[
+                (words.clean(name), [words.clean(n) for n in said])
+                for name, said in analysis.meta.get("preflight", {}).items()
+            ],
             digest=analysis.records_digest,
             groups=[
                 {"name": words.clean(g), "short": s, "colour": look.colours[s]} for g, s in look.names.items()
