@@ -25,12 +25,13 @@ def study(
     cut: Sequence[float] = (0, 0, 0, 0, 0),
     lengths: Sequence[float] = (50, 80, 150, 90, 60),
     likelihood: Profile | None = None,
+    data: Mapping[str, str] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Records and checkpoints.
 
     `arms` are (model, dataset, variant, replay, profile); a profile gives the chance to be right at each
-    of `STEPS` by benchmark. `cut` is the chance that a response is cut off (and then wrong). Every model's
-    runs share the base checkpoint.
+    of `STEPS` by benchmark. `cut` is the chance that a response is cut off (and then wrong). `data` says what
+    each dataset was made of, by default all of the same. Every model's runs share the base checkpoint.
     """
     checkpoints, rows, done = [], [], set()
     for model, dataset, variant, replay, profile in arms:
@@ -42,6 +43,7 @@ def study(
                         "run": f"{model}/{dataset}/r/seed{seed}", "group": f"{model}/{dataset}/r",
                         "model": model, "dataset": dataset, "recipe": "r", "seed": seed, "step": step,
                         "tokens": 1000 * step, "variant": variant, "replay": replay, "checkpoint": weights,
+                        "data": "same" if data is None else data[dataset],
                     }
                 )  # fmt: skip
                 if weights in done:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as hs
 
 from dipscope.analysis.analyze import analyze, from_json, to_json
-from dipscope.analysis.comparisons import spearman
 from dipscope.analysis.results import Curve
 from dipscope.errors import DipscopeError
 from dipscope.records import SCHEMA
+from dipscope.stats.ranks import spearman
 from dipscope.study import AnalysisSpec
 
 sys.path.append(str(Path(__file__).parents[1]))

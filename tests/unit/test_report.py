@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import altair as alt
 import polars as pl
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from dipscope.analysis.results import Estimate, Finding
+from dipscope.analysis.results import Estimate, Finding, ShapeLabel, dipped
 from dipscope.report import figures, look, page, samples, terminal, words
+from dipscope.report.curves import row
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import report_fixture as made
@@ -267,6 +269,41 @@ def test_the_summary_is_made_from_the_findings() -> None:
     assert words.summary(made.analysis(findings=made.findings()[2:3])).startswith("None of 1 test supports")
     only = made.analysis(findings=made.findings()[4:])
     assert words.summary(only) == "No claim could be tested with these records."
+
+
+@pytest.mark.parametrize("label", get_args(ShapeLabel))
+def test_every_shape_is_said_in_words_and_only_what_was_shown(label: ShapeLabel) -> None:
+    shape = next(c.shape for c in made.curves() if c.shape and c.shape.label.startswith("dip"))
+    text = words.shape_text(replace(shape, label=label))
+    assert text.startswith(words.SHAPES[label]) and "[" in text
+    assert ("at step" in text) is dipped(label)
+    assert ("back at the base" in text) is (label in ("dip-and-recover", "dip"))
+    assert ("open" in text) is (label in ("dip", "fall"))
+
+
+@pytest.mark.parametrize("label", ["dip-and-recover", "partial-recovery", "dip", "fall", "flat"])
+def test_a_ring_marks_every_trough_whose_dip_passed_its_test(label: ShapeLabel) -> None:
+    curve = next(c for c in made.curves() if c.shape and c.shape.label.startswith("dip"))
+    assert curve.shape is not None
+    named = replace(curve, shape=replace(curve.shape, label=label))
+    look_ = look.Look(made.analysis())
+    rings = [p.step for p in named.points if row(named, p, look_)["trough"]]
+    assert rings == ([curve.shape.trough_step] if dipped(label) else [])
+
+
+def test_harmless_requests_are_a_domain_of_their_own() -> None:
+    extra = tuple(
+        replace(c, name="over_refusal", domain="over_refusal")
+        for c in made.curves()
+        if (c.level, c.name) == ("domain", "safety")
+    )
+    analysis = made.analysis(curves=(*made.curves(), *extra))
+    shown = figures.draw(analysis)
+    text = page.render(analysis, made.records(1), made.checkpoints(), shown)
+    assert "Harmless requests answered" in text and "score-over_refusal" in {f.name for f in shown}
+    assert "Harmless requests answered" not in page.render(
+        made.analysis(), made.records(1), made.checkpoints(), []
+    )
 
 
 def test_findings_lead_to_their_figures(drawn: list[figures.Figure], html: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dipscope.stats.bands import JointMeans, joint_means
-from dipscope.stats.shape import Evidence, classify, describe, dip_test, split_halves, trough_contrasts
+from dipscope.stats.shape import classify, describe, dip_test, evidence, split_halves, trough_contrasts
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import calibration
@@ -23,8 +23,7 @@ def curve(truth: list[float], n: int = 400, noise: float = 0.15, seed: int = 0) 
 
 def label(means: JointMeans) -> str:
     c = describe(means, margin=MARGIN, draws=1000)
-    p = Evidence(c.p_dip, c.p_hump, c.net.p, c.net.p_less(-MARGIN), c.net.p_greater(-MARGIN))
-    return classify(c, p, margin=MARGIN, alpha=0.05)
+    return classify(c, evidence([c], MARGIN)[0], margin=MARGIN, alpha=0.05)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +54,8 @@ def test_quantities_of_a_dip() -> None:
     assert c.depth is not None and c.depth[1] < 0.3 < c.depth[2]
     assert c.recovery is not None and c.recovery[1] < 0.28 < c.recovery[2]
     assert c.net.low < -0.02 < c.net.high
-    assert not c.no_dip and not c.small_n
-    assert describe(curve([0.6, 0.6, 0.6], n=3000, noise=0.1), margin=MARGIN).no_dip
+    assert c.p_no_dip == 1.0 and not c.small_n
+    assert describe(curve([0.6, 0.6, 0.6], n=3000, noise=0.1), margin=MARGIN).p_no_dip < 0.01
 
 
 def test_recovered_needs_to_be_shown() -> None:
@@ -126,10 +125,28 @@ def test_power_and_what_the_eye_would_say() -> None:
     assert calibration.rates(500, 3, "flat", 60, draws=400)["looks"] >= 0.7
 
 
-@pytest.mark.parametrize("truth", ["flat", "fall_large", "jump_large"])
-def test_two_seeds_that_differ_do_not_make_a_dip(truth: str) -> None:
-    """Seed variance taken column by column rejected here in 11 to 12 % and covered the curve in 62 %."""
-    seen = calibration.seeded(2, 0.15, truth, 150, draws=300)
-    assert seen["rejected"] <= 0.11
-    assert seen["band_coverage"] >= 0.88
-    assert seen["net_coverage"] >= 0.88
+def test_back_at_the_base_needs_dip_and_return() -> None:
+    """The p-value of the claim is never below that of either half, and one curve's is its own."""
+    truths = [0.6, 0.3, 0.6], [0.6, 0.3, 0.57], [0.6, 0.3, 0.5], [0.6, 0.6, 0.6]
+    sizes = 4000, 60, 2000, 4000
+    shapes = [
+        describe(curve(t, n=n, noise=0.1), margin=MARGIN, draws=400)
+        for t, n in zip(truths, sizes, strict=True)
+    ]
+    for shape, p in zip(shapes, evidence(shapes, MARGIN), strict=True):
+        alone = evidence([shape], MARGIN)[0]
+        assert alone.returns == max(shape.p_dip, shape.net.p_greater(-MARGIN))
+        assert alone.against == min(1.0, 2 * min(shape.p_no_dip, shape.net.p_less(-MARGIN)))
+        assert p.returns >= max(p.dip, alone.returns) and p.against >= alone.against
+    found = evidence(shapes, MARGIN)
+    assert [p.returns < 0.05 for p in found] == [True, False, False, False]
+    assert [p.against < 0.025 for p in found] == [False, False, True, True]
+
+
+def test_a_dip_of_the_margin_is_not_excluded() -> None:
+    """At the boundary, a dip of exactly the margin, the exclusion rejects no more often than it may."""
+    hits = 0
+    for replicate in range(300):
+        means = curve([0.5, 0.48, 0.5], n=400, noise=0.1, seed=replicate)
+        hits += describe(means, margin=MARGIN, draws=100).p_no_dip < 0.05
+    assert hits / 300 <= 0.08

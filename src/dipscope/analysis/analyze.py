@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import polars as pl
 
 from dipscope import records as record_store
-from dipscope.analysis.comparisons import comparisons
+from dipscope.analysis import comparisons, confounds, findings, lengths, safety
 from dipscope.analysis.curves import Measured, measure, shaped
-from dipscope.analysis.findings import within_groups
 from dipscope.analysis.ledger import Context
 from dipscope.analysis.panel import Group, Panel, groups, panels
 from dipscope.analysis.results import Analysis, Curve, Estimate, Finding, Loss, Point, Shape
@@ -22,6 +21,22 @@ _DIGITS = 9
 _PROBES = ("generate", "likelihood")
 T = TypeVar("T")
 
+# The claims, in the order of the ledger.
+RULES = (
+    findings.in_domain_gain,
+    findings.dip_and_recovery,
+    confounds.termination,
+    confounds.captured_format,
+    lengths.length_findings,
+    findings.early_understates,
+    comparisons.data_variants,
+    comparisons.replay_protects,
+    safety.safety_tradeoff,
+    safety.cost_of_reasoning,
+    safety.over_refusal,
+    comparisons.stronger_bases,
+)
+
 
 def analyze(records: pl.DataFrame, checkpoints: pl.DataFrame, spec: AnalysisSpec, study: str) -> Analysis:
     """Curves, shapes and findings of a study.
@@ -29,8 +44,9 @@ def analyze(records: pl.DataFrame, checkpoints: pl.DataFrame, spec: AnalysisSpec
     Args:
         records: the columns of `records.SCHEMA`.
         checkpoints: one row per (run, step) with run, group, model, dataset, recipe, seed, step, tokens
-            (supervised tokens so far), variant, replay, checkpoint (weights hash). One hash may serve many
-            runs; rows without records are ignored.
+            (supervised tokens so far), variant, replay, checkpoint (weights hash), and, where it is known,
+            data: equal for datasets of the same queries. One hash may serve many runs; rows without records
+            are ignored.
         spec: margins, alpha, bootstrap effort and seed.
         study: its name.
 
@@ -55,7 +71,7 @@ def analyze(records: pl.DataFrame, checkpoints: pl.DataFrame, spec: AnalysisSpec
     tables = panels(ordered, index) if index else {}
     measured = _curves(found, tables, spec)
     ctx = Context(tuple(found), tables, tuple(measured), spec)
-    ledger = [*within_groups(ctx), *comparisons(ctx)]
+    ledger = [finding for rule in RULES for finding in rule(ctx)]
     return _rounded(
         Analysis(
             study=study,

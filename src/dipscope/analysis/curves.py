@@ -12,7 +12,6 @@ from dipscope.analysis.results import Curve, Estimate, Point, Shape
 from dipscope.stats import shape as shapes
 from dipscope.stats.bands import JointMeans, band, joint_means, sup_t
 from dipscope.stats.distributions import Array
-from dipscope.stats.paired import holm
 from dipscope.study import AnalysisSpec
 
 _SPLITS = 200
@@ -169,21 +168,11 @@ def with_seeds(joint: JointMeans, source: JointMeans) -> JointMeans:
 def shaped(curves: list[Measured], spec: AnalysisSpec) -> list[Measured]:
     """Name the shapes of all curves of one level and probe, with Holm's correction over them.
 
-    Dip, rise-then-fall, net change, end below the base and end not below it are five families, each over
-    all these curves.
+    Each kind of p-value (see `shapes.Evidence`) is a family over all these curves.
     """
     tested = [m for m in curves if m.test is not None]
-    tests = [m.test for m in tested if m.test]
-    families = (
-        holm([t.p_dip for t in tests]),
-        holm([t.p_hump for t in tests]),
-        holm([t.net.p for t in tests]),
-        holm([t.net.p_less(-spec.margin) for t in tests]),
-        holm([t.net.p_greater(-spec.margin) for t in tests]),
-    )
-    adjusted = {
-        id(m): shapes.Evidence(*ps) for m, ps in zip(tested, zip(*families, strict=True), strict=True)
-    }
+    found = shapes.evidence([m.test for m in tested if m.test], spec.margin)
+    adjusted = {id(m): e for m, e in zip(tested, found, strict=True)}
     return [
         replace(m, curve=replace(m.curve, shape=_shape(m, adjusted[id(m)], spec))) if m.test else m
         for m in curves
@@ -213,12 +202,12 @@ def _shape(measured: Measured, adjusted: shapes.Evidence, spec: AnalysisSpec) ->
         recovery=None if test.recovery is None else Estimate(*test.recovery),
         net=Estimate(test.net.value, test.net.low, test.net.high),
         small_n=test.small_n,
-        recovered=adjusted.recovered < spec.alpha,
         trough_range=(
             None
             if test.trough_low is None or test.trough_high is None
             else (steps[test.trough_low], steps[test.trough_high])
         ),
         p_hump=test.p_hump,
-        no_dip=test.no_dip,
+        p_returns_holm=adjusted.returns,
+        p_against_holm=adjusted.against,
     )

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dipscope.analysis.curves import Measured
-from dipscope.analysis.panel import Group, Panel, Selection, select
-from dipscope.analysis.results import BENIGN, Claim, Estimate, Finding
-from dipscope.stats.bands import JointMeans, joint_means
+from dipscope.analysis.panel import OVER_REFUSAL, Group, Panel, Selection, select
+from dipscope.analysis.results import Claim, Estimate, Finding
+from dipscope.stats.bands import JointMeans, SeedVariance, joint_means
 from dipscope.stats.paired import Contrast, contrast, holm
 from dipscope.stats.shape import SMALL_N
 from dipscope.study import AnalysisSpec
 
 OOD = ("ood_reasoning", "ood_general")
+SAFETY = ("safety", OVER_REFUSAL)
 TRUNCATION_WORTH_SAYING = 0.02
 MISSING_WORTH_SAYING = 0.05
 
@@ -41,38 +44,50 @@ class Context:
 
     def domains(self) -> list[str]:
         """The domains that were measured by generation, in the usual order."""
-        order = ("in_domain", *OOD, "safety")
+        order = ("in_domain", *OOD, *SAFETY)
         present = {p.domain for (kind, _), p in self.panels.items() if kind == "generate"}
         return [d for d in order if d in present] + sorted(present - set(order))
 
 
-def is_benign(panel: Panel) -> bool:
-    """Whether a safety benchmark asks harmless questions (told by its name)."""
-    return panel.domain == "safety" and any(w in panel.benchmark.lower() for w in BENIGN)
+def mean_curve(selection: Selection, metric: str = "score") -> JointMeans:
+    """Joint means of a metric over all steps, so that the variance between seeds is pooled over them."""
+    return joint_means(selection[metric], selection.cluster, selection.stratum)
 
 
-def harmful(ctx: Context) -> list[Panel]:
-    """The safety benchmarks whose score is the share of harmful requests refused."""
-    return [p for p in ctx.members("safety") if not is_benign(p)]
+def change(selection: Selection, metric: str = "score") -> JointMeans:
+    """Paired change of a metric from the first to the last step, one column."""
+    weights = np.zeros((len(selection.steps), 1))
+    weights[0], weights[-1] = -1.0, 1.0
+    return mean_curve(selection, metric).linear(weights)
 
 
-def change(selection: Selection, metric: str = "score", first: int = 0, last: int = -1) -> JointMeans:
-    """Paired change of a metric between two points of a selection, one column."""
-    x = selection[metric]
-    return joint_means(x[:, :, [last]] - x[:, :, [first]], selection.cluster, selection.stratum)
+@dataclass(frozen=True)
+class Ends:
+    """The first and last checkpoints of two groups on the items judged at all of them, in the same order.
+
+    `seeds` is the variance between the seeds of each group at its last checkpoint by metric, from its whole
+    curve: two columns alone would leave S − 1 degrees of freedom.
+    """
+
+    first: Selection
+    second: Selection
+    seeds: dict[str, tuple[tuple[SeedVariance, ...], tuple[SeedVariance, ...]]]
+
+    def gap(self, metric: str = "score") -> JointMeans:
+        """First group minus second at their last checkpoints: same items, independent training seeds."""
+        a, b = (s[metric][:, :, [-1]].mean(axis=0) for s in (self.first, self.second))
+        items = joint_means((a - b)[None], self.first.cluster, self.first.stratum)
+        own, other = self.seeds[metric]
+        return JointMeans(items.mean, items.rows, (*own, *other))
+
+    def change_of_second(self, metric: str = "score") -> JointMeans:
+        """Last minus first checkpoint of the second group."""
+        part = change(self.second, metric)
+        return JointMeans(part.mean, part.rows, self.seeds[metric][1])
 
 
-def between(a: Selection, b: Selection) -> JointMeans:
-    """Difference a − b of two columns of joint items: same items, independent training seeds."""
-    items = joint_means((a["score"].mean(axis=0) - b["score"].mean(axis=0))[None], a.cluster, a.stratum)
-    blocks = []
-    for side, sign in ((a, 1.0), (b, -1.0)):
-        blocks += [sign * block for block in joint_means(side["score"], side.cluster, side.stratum).seeds]
-    return JointMeans(items.mean, items.rows, tuple(blocks))
-
-
-def paired_last(a: Group, b: Group, members: Sequence[Panel]) -> tuple[Selection, Selection] | None:
-    """First and last checkpoint of two groups on the items judged at all of them, in the same order."""
+def paired_ends(a: Group, b: Group, members: Sequence[Panel]) -> Ends | None:
+    """The ends of two groups' curves; None where no item was judged at all of them."""
     if not members:
         return None
     both = Group(
@@ -83,7 +98,17 @@ def paired_last(a: Group, b: Group, members: Sequence[Panel]) -> tuple[Selection
     if joint is None or len(joint.steps) < 2:
         return None
     cut = len(a.seeds)
-    return _part(joint, slice(None, cut)), _part(joint, slice(cut, None))
+    seeds = {m: (_last_seeds(a, members, m), _last_seeds(b, members, m)) for m in ("score", "answered")}
+    return Ends(_part(joint, slice(None, cut)), _part(joint, slice(cut, None)), seeds)
+
+
+def _last_seeds(group: Group, members: Sequence[Panel], metric: str) -> tuple[SeedVariance, ...]:
+    whole = select(group, list(members))
+    if whole is None:
+        return ()
+    last = np.zeros((len(whole.steps), 1))
+    last[-1] = 1.0
+    return mean_curve(whole, metric).linear(last).seeds
 
 
 def _ends(group: Group, seed: int) -> dict[int, int]:
@@ -99,17 +124,32 @@ def estimate(c: Contrast) -> Estimate:
     return Estimate(c.value, c.low, c.high)
 
 
-def verdict(c: Contrast, p: float, p_against: float, spec: AnalysisSpec) -> Claim:
-    """Verdict on 'the contrast is positive' from its two-sided p-value.
+def verdict(p: float, p_against: float, spec: AnalysisSpec, *, positive: bool = True) -> Claim:
+    """Verdict from the p-values of a claim and of its opposite, both adjusted for their families.
 
-    Contradicted needs evidence: `p_against`, that the contrast is below −margin, is below alpha / 2. Both
-    are adjusted for the family.
+    Contradicted needs evidence: `p_against`, one-sided and against a difference of the margin, is below
+    alpha / 2. Where `p` is two-sided, `positive` says whether the estimate is on the claim's side.
     """
-    if c.value > 0 and p < spec.alpha:
+    if positive and p < spec.alpha:
         return "supported"
     if p_against < spec.alpha / 2:
         return "contradicted"
     return "inconclusive"
+
+
+def told_p(result: Claim, p: float, p_against: float) -> float:
+    """The p-value behind a verdict: that of the opposite where the claim is contradicted."""
+    return p_against if result == "contradicted" else p
+
+
+def in_points(effect: Estimate | Contrast) -> str:
+    """A score difference with its interval as caveats quote it: `+4.2 points [1.0, 7.4]`."""
+    places = 0 if effect.high - effect.low >= 0.06 else 1
+    value, low, high = (
+        f"{round(100 * v, places) + 0.0:+.{places}f}" for v in (effect.value, effect.low, effect.high)
+    )
+    text = f"{value} points [{low.lstrip('+')}, {high.lstrip('+')}]"
+    return text.replace("-", "\u2212")
 
 
 def caveats(
@@ -123,11 +163,12 @@ def caveats(
         out.append(f"small n ({clusters} independent items)")
     cut = max((float(s["truncated"].mean(axis=(0, 1)).max()) for s in measured), default=0.0)
     if cut > TRUNCATION_WORTH_SAYING:
-        out.append(f"up to {cut:.0%} of responses were cut off at the token limit")
-    silent = max((float(s["missing"].mean(axis=(0, 1)).max()) for s in measured), default=0.0)
+        out.append(f"up to {cut:.0%} of responses at a checkpoint were cut off at the token limit")
+    silent = max((float(s["lost_missing"].mean(axis=(0, 1)).max()) for s in measured), default=0.0)
     if silent > MISSING_WORTH_SAYING:
         out.append(
-            f"up to {silent:.0%} of responses gave no answer that could be judged, which counts as wrong"
+            f"up to {silent:.0%} of responses at a checkpoint ended without an answer that could be read; "
+            "these score 0"
         )
     lost = sum(s.dropped for s in measured)
     if lost:
@@ -144,7 +185,10 @@ def not_tested(id: str, claim: str, needs: str, scope: str = "study", figure: st
 
 @dataclass(frozen=True)
 class Directional:
-    """A claim that one contrast is positive, before its family is corrected."""
+    """A claim that one contrast is positive, before its family is corrected.
+
+    Where there is an `also`, the same contrast measured another way, both have to say the same.
+    """
 
     scope: str
     contrast: Contrast
@@ -152,21 +196,27 @@ class Directional:
     seeds: int
     caveats: tuple[str, ...]
     figure: str
+    also: Contrast | None = None
+
+    @property
+    def both(self) -> tuple[Contrast, ...]:
+        """The contrasts that have to agree."""
+        return (self.contrast,) if self.also is None else (self.contrast, self.also)
 
 
 def directional(
     id: str, claim: str, test: str, cases: Sequence[Directional], spec: AnalysisSpec, unit: str = "score"
 ) -> list[Finding]:
     """Findings of one family of directional claims, Holm-corrected over its scopes."""
-    adjusted = holm([case.contrast.p for case in cases])
-    against = holm([case.contrast.p_less(-spec.margin) for case in cases])
+    adjusted = holm([max(c.p for c in case.both) for case in cases])
+    against = holm([max(c.p_less(-spec.margin) for c in case.both) for case in cases])
     return [
         Finding(
             id=id,
             claim=claim,
             scope=case.scope,
             test=f"{test}{family(len(cases))}",
-            verdict=verdict(case.contrast, p, opposite, spec),
+            verdict=verdict(p, opposite, spec, positive=all(c.value > 0 for c in case.both)),
             effect=estimate(case.contrast),
             unit=unit,
             p=p,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dipscope.analysis.ledger import Context, caveats, family, not_tested
+from dipscope.analysis.ledger import Context, caveats, family, not_tested, told_p, verdict
 from dipscope.analysis.panel import Selection
-from dipscope.analysis.results import Claim, Estimate, Finding
+from dipscope.analysis.results import Estimate, Finding
 from dipscope.stats.bands import joint_means
 from dipscope.stats.paired import holm
 from dipscope.stats.shape import Curve, describe
@@ -58,13 +58,10 @@ def length_findings(ctx: Context) -> list[Finding]:
     if not cases:
         return [not_tested("length-surge", claim, "three measured checkpoints per run", figure="lengths")]
     adjusted = holm([found.test.p_dip for _, found in cases])
+    against = holm([found.test.p_no_dip for _, found in cases])
     out = []
-    for (m, found), p in zip(cases, adjusted, strict=True):
-        result: Claim = "inconclusive"
-        if p < ctx.spec.alpha:
-            result = "supported"
-        elif found.test.no_dip:
-            result = "contradicted"
+    for (m, found), p, p_against in zip(cases, adjusted, against, strict=True):
+        result = verdict(p, p_against, ctx.spec)
         back = found.contraction
         note = f"last ÷ peak {back.value:.2f} [{back.low:.2f}, {back.high:.2f}]"
         out.append(
@@ -76,7 +73,7 @@ def length_findings(ctx: Context) -> list[Finding]:
                 verdict=result,
                 effect=found.surge,
                 unit=f"length at step {found.peak_step} ÷ base",
-                p=p,
+                p=told_p(result, p, p_against),
                 items=m.curve.items,
                 seeds=len(m.curve.seeds),
                 caveats=(*caveats(m.selection, groups=[m.group], clusters=m.means.clusters), note),

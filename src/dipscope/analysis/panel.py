@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -14,11 +14,14 @@ CHECKPOINT_COLUMNS = (
     "run", "group", "model", "dataset", "recipe", "seed", "step", "tokens", "variant", "replay", "checkpoint",
 )  # fmt: skip
 MIN_COVERAGE = 0.5
+# The safety benchmarks whose requests are harmless, told by their names, are a domain of their own.
+BENIGN = ("benign", "howto")
+OVER_REFUSAL = "over_refusal"
 
 # Item means over the samples that were judged; `ok` and `rows` count samples.
 METRICS = (
-    "score", "lower", "upper", "completed", "stopped", "truncated", "missing", "unclosed", "tokens",
-    "reasoning_tokens", "log_tokens", "lost_truncation", "lost_missing", "lost_wrong", "ok", "rows",
+    "score", "lower", "upper", "answered", "completed", "stopped", "truncated", "missing", "unclosed",
+    "tokens", "reasoning_tokens", "log_tokens", "lost_truncation", "lost_missing", "lost_wrong", "ok", "rows",
 )  # fmt: skip
 
 
@@ -27,6 +30,7 @@ class Panel:
     """All item means of one benchmark and probe.
 
     Attributes:
+        items: their names, in order.
         values: metric → (checkpoints, items); NaN where an item was not judged at a checkpoint.
         cluster: (items,) integers.
         samples: most samples an item has.
@@ -35,6 +39,7 @@ class Panel:
     benchmark: str
     domain: str
     probe: str
+    items: tuple[str, ...]
     values: dict[str, Array]
     cluster: Codes
     samples: int
@@ -119,6 +124,7 @@ def panels(records: pl.DataFrame, index: dict[str, int]) -> dict[tuple[str, str]
     A missing answer scores 0; a record with verdict `error` is no observation and only lowers coverage. A
     lost point is put down to truncation when the response hit the token limit, else to a missing answer
     when there was none, else to a wrong answer, so that the three losses and the score add up to 1.
+    `answered` is the score with every missing answer counted as right: what it has lost, an answer has cost.
     """
     judged = pl.col("verdict") != "error"
     truncated = (pl.col("finish") == "length").fill_null(False)
@@ -135,6 +141,7 @@ def panels(records: pl.DataFrame, index: dict[str, int]) -> dict[tuple[str, str]
         "score": pl.col("s"),
         "lower": pl.when(t).then(0.0).otherwise(pl.col("s")),
         "upper": pl.when(t).then(1.0).otherwise(pl.col("s")),
+        "answered": pl.when(m).then(1.0).otherwise(pl.col("s")),
         "stopped": pl.col("e").cast(pl.Float64),
         "truncated": t.cast(pl.Float64),
         "missing": m.cast(pl.Float64),
@@ -177,8 +184,12 @@ def panels(records: pl.DataFrame, index: dict[str, int]) -> dict[tuple[str, str]
         named = dict(zip(part["item"], part["cluster"], strict=True))
         labels = [f"c:{named[i]}" if named[i] else f"i:{i}" for i in items]
         code = np.unique(np.array(labels), return_inverse=True)[1].astype(np.int64)
+        domain = part["domain"][0]
+        if domain == "safety" and any(word in str(benchmark).lower() for word in BENIGN):
+            domain = OVER_REFUSAL
+        samples = int(part["rows"].to_numpy().max())
         out[str(probe), str(benchmark)] = Panel(
-            str(benchmark), part["domain"][0], str(probe), values, code, int(part["rows"].to_numpy().max())
+            str(benchmark), domain, str(probe), tuple(items), values, code, samples
         )
     return out
 
@@ -218,3 +229,39 @@ def select(group: Group, members: list[Panel], steps: tuple[int, ...] | None = N
         max(p.samples for p in members),
         dropped,
     )
+
+
+def select_both(group: Group, first: list[Panel], second: list[Panel]) -> Selection | None:
+    """The items that two probes of the same benchmarks share, complete in both: (seeds, items, 2T).
+
+    The columns are the T steps of the first probe, then the same steps of the second; `steps` names them
+    once. None where nothing is complete or fewer than two steps are.
+    """
+    steps = [
+        s
+        for s in group.steps
+        if all(p.usable(run[s]) for p in (*first, *second) for run in group.runs.values())
+    ]
+    if len(steps) < 2:
+        return None
+    stacked = [_stack(a, b) for a, b in zip(first, second, strict=True)]
+    if any(not panel.items for panel in stacked):
+        return None
+    offset, columns = len(first[0].values["score"]), len(steps)
+    runs = {
+        seed: {t: run[s] for t, s in enumerate(steps)}
+        | {columns + t: offset + run[s] for t, s in enumerate(steps)}
+        for seed, run in group.runs.items()
+    }
+    found = select(replace(group, runs=runs), stacked, tuple(range(2 * columns)))
+    return None if found is None or len(found.steps) < 2 * columns else replace(found, steps=tuple(steps))
+
+
+def _stack(a: Panel, b: Panel) -> Panel:
+    """The joint items of two panels; the checkpoints of the second below those of the first."""
+    shared = sorted(set(a.items) & set(b.items))
+    left, right = (
+        [at[item] for item in shared] for at in ({item: i for i, item in enumerate(p.items)} for p in (a, b))
+    )
+    values = {m: np.vstack([a.values[m][:, left], b.values[m][:, right]]) for m in METRICS}
+    return replace(a, items=tuple(shared), values=values, cluster=a.cluster[left])

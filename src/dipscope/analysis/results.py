@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Claim = Literal["supported", "contradicted", "inconclusive", "not tested"]
-BENIGN = ("benign", "howto")  # what the name of a safety benchmark of harmless requests contains
 ShapeLabel = Literal[
     "dip-and-recover",
     "dip-and-overshoot",
@@ -19,6 +18,11 @@ ShapeLabel = Literal[
     "flat",
     "inconclusive",
 ]
+
+
+def dipped(label: ShapeLabel) -> bool:
+    """Whether a shape's name says that the dip test rejected: the curve fell and rose again."""
+    return label in ("dip-and-recover", "dip-and-overshoot", "partial-recovery", "dip")
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,10 @@ class Loss:
 class Shape:
     """What a curve is called after the test, and the quantities behind it (score units, paired items).
 
-    `p_dip_completed` repeats the dip test among responses that ended by themselves. `recovered`: the end is
-    not below the base by the margin or more (non-inferiority). `trough_range` is the bootstrap range of the
-    trough's step. `p_hump` tests rise-then-fall. `no_dip`: a dip of the margin or more is excluded.
+    `p_dip_completed` repeats the dip test among responses that ended by themselves. `p_returns_holm` is for
+    'dips and is back at the base within the margin', `p_against_holm` for its opposite. `trough_range` is the
+    bootstrap range of the trough's step. `p_hump` tests rise-then-fall. What ends in `_holm` is corrected for
+    all curves of the same level and probe.
     """
 
     label: ShapeLabel
@@ -88,10 +93,10 @@ class Shape:
     recovery: Estimate | None
     net: Estimate
     small_n: bool
-    recovered: bool = False
     trough_range: tuple[int, int] | None = None
     p_hump: float = 1.0
-    no_dip: bool = False
+    p_returns_holm: float = 1.0
+    p_against_holm: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the ledger: a claim, how it was tested, and what came out."""
+    """One line of the ledger: a claim, how it was tested, and what came out.
+
+    `p` is that of the claim, or of its opposite where the claim is contradicted; corrected for the family.
+    """
 
     id: str
     claim: str

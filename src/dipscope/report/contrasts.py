@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from dipscope.analysis.results import BENIGN, Analysis, Curve
+from dipscope.analysis.results import Analysis, Curve
 from dipscope.report import words
 from dipscope.report.curves import row, tips
 from dipscope.report.look import FAINT, PARTS, WIDTH, Chart, Look, focus, short, span
@@ -81,28 +81,15 @@ def probes(curves: Sequence[Curve], look: Look, title: str) -> Chart:
     return alt.layer(line, dots).properties(title=title, height=170, width=WIDTH)
 
 
-def _harmful(analysis: Analysis) -> list[Curve]:
-    """The generated curves of the one benchmark of harmful requests; empty where there is none or several."""
-    single = [
-        c for c in analysis.curves if (c.level, c.domain, c.probe) == ("benchmark", "safety", "generate")
-    ]
-    asked = [c for c in single if not any(word in c.name.lower() for word in BENIGN)]
-    return asked if len({c.name for c in asked}) == 1 else []
-
-
 def tradeoff(analysis: Analysis, look: Look) -> Chart | None:
     """The path of each group through what the finding tests: score in domain and harmful requests refused.
 
-    Reasoning out of domain stands in where nothing was measured in domain, and all safety benchmarks where
-    those of harmful requests are not exactly one.
+    Reasoning out of domain stands in where nothing was measured in domain.
     """
-    reasoning = words.domain_curves(analysis, "in_domain")
-    title = "in domain"
+    reasoning, title = words.domain_curves(analysis, "in_domain"), "score in domain"
     if not reasoning:
         reasoning, title = words.domain_curves(analysis, "ood_reasoning"), "reasoning, out of domain"
-    harmful = _harmful(analysis)
-    safety = harmful or words.domain_curves(analysis, "safety")
-    safe = {c.group: {p.step: p for p in c.points} for c in safety}
+    safe = {c.group: {p.step: p for p in c.points} for c in words.domain_curves(analysis, "safety")}
     rows: list[dict[str, Any]] = []
     for c in reasoning:
         both = [(p, safe[c.group][p.step]) for p in c.points if p.step in safe.get(c.group, {})]
@@ -127,7 +114,7 @@ def tradeoff(analysis: Analysis, look: Look) -> Chart | None:
     )
     y = alt.Y(
         "safety:Q",
-        title="harmful requests refused →" if harmful else "safety →",
+        title="harmful requests refused →",
         axis=alt.Axis(format=".0%", tickCount=5),
         scale=alt.Scale(domain=list(ys), nice=False),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from dipscope.analysis.results import Curve, Point
+from dipscope.analysis.results import Curve, Point, dipped
 from dipscope.report.look import WIDTH, Chart, Look, focus, short, span
 
 
@@ -116,7 +116,7 @@ def _pick(by_mode: dict[str, Any]) -> str:
 def row(curve: Curve, p: Point, look: Look) -> dict[str, Any]:
     """One point of a curve as the charts read it."""
     shape = curve.shape
-    dips = shape is not None and shape.label.startswith("dip") and shape.trough_step == p.step
+    dips = shape is not None and dipped(shape.label) and shape.trough_step == p.step
     return {
         "group": look.names[curve.group], "step": p.step, "score": short(p.score), "low": short(p.low),
         "high": short(p.high), "completed": None if p.completed is None else short(p.completed),

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dipscope.analysis.results import Analysis, Curve, Finding
+from dipscope.analysis.results import Analysis, Curve, Finding, dipped
 from dipscope.report import words
 
 STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not tested": "dim"}
@@ -99,8 +99,9 @@ def _shape(c: Curve) -> Text:
     if c.shape is None:
         return Text("–", style="dim")
     small = " (small n)" if c.shape.small_n else ""
-    style = {"dip": "yellow", "fal": "red", "ris": "green"}.get(c.shape.label[:3], "dim")
-    return Text(c.shape.label.replace("-", " ") + small, style=style)
+    first = "dip" if dipped(c.shape.label) else c.shape.label.split("-")[0]
+    style = {"dip": "yellow", "fall": "red", "rise": "green"}.get(first, "dim")
+    return Text(words.SHAPES[c.shape.label] + small, style=style)
 
 
 def _ledger(findings: Sequence[Finding], width: int) -> RenderableType:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from math import floor, isfinite, log10
 
-from dipscope.analysis.results import Analysis, Curve, Estimate, Finding, Shape
+from dipscope.analysis.results import Analysis, Curve, Estimate, Finding, Shape, dipped
 
 DOMAINS = {
     "in_domain": "In domain",
@@ -14,6 +14,7 @@ DOMAINS = {
     "ood_general": "General, out of domain",
     "safety": "Safety",
 }
+_MORE_DOMAINS = {"over_refusal": "Harmless requests answered"}
 VERDICTS = ("supported", "contradicted", "inconclusive", "not tested")
 MINUS = "\u2212"
 
@@ -36,7 +37,7 @@ def _visible(match: re.Match[str]) -> str:
 
 def domain_title(domain: str) -> str:
     """A domain's name for a reader."""
-    return DOMAINS.get(domain, clean(domain).replace("_", " ").capitalize())
+    return (DOMAINS | _MORE_DOMAINS).get(domain, clean(domain).replace("_", " ").capitalize())
 
 
 def short_names(curves: Iterable[Curve]) -> dict[str, str]:
@@ -95,10 +96,24 @@ def probability(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
 
 
+SHAPES = {
+    "dip-and-recover": "dips and is back at the base within the margin",
+    "dip-and-overshoot": "dips and ends above the base",
+    "partial-recovery": "dips and rises again, but ends below the base",
+    "dip": "dips and rises again; whether it is back at the base is open",
+    "fall-and-stay": "falls and stays down",
+    "fall": "falls; whether it rises again is open",
+    "rise": "rises",
+    "rise-then-fall": "rises, then falls",
+    "flat": "stays within the margin of the base",
+    "inconclusive": "inconclusive",
+}
+
+
 def shape_text(shape: Shape) -> str:
-    """A curve's shape with the number that carries it."""
-    name = shape.label.replace("-", " ")
-    if shape.depth is not None and shape.trough_step is not None and shape.label.startswith("dip"):
+    """A curve's shape with the numbers that carry it."""
+    name = SHAPES[shape.label]
+    if shape.depth is not None and shape.trough_step is not None and dipped(shape.label):
         depth = Estimate(-shape.depth.value, -shape.depth.high, -shape.depth.low)
         return f"{name}: {estimate(depth)} at step {shape.trough_step}, net {estimate(shape.net)}"
     return f"{name}: net {estimate(shape.net)}"

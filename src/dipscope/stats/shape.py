@@ -15,14 +15,15 @@ curves with a fall of three points in between. `benchmarks/calibration.py` measu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from dipscope.stats.bands import JointMeans, band, sup_t
-from dipscope.stats.distributions import Array, Codes, normal_sf
-from dipscope.stats.paired import Contrast, contrast
+from dipscope.stats.distributions import Array, Codes, normal_sf, t_sf
+from dipscope.stats.paired import Contrast, contrast, holm
 
 SMALL_N = 100
 _NET_SLACK = 0.5
@@ -100,8 +101,10 @@ class Curve:
         depth_corrected: depth with the trough chosen on one half of the items and measured on the other.
         net: m_T − m_0 with a t interval.
         lowest, highest: limits of m_t − m_0 over all t > 0, simultaneous.
-        no_dip: at every interior checkpoint a dip with recovery of `margin` or more is excluded.
-        stays: at every interior checkpoint a recovery of `margin` or more is excluded.
+        p_no_dip: against 'at some interior checkpoint a fall and a recovery of `margin` or more'; small where
+            such a dip is excluded. At each checkpoint either the fall or the recovery has to be smaller (the
+            lower of two p-values, doubled), and this at every checkpoint (the largest of these).
+        stays: at every interior checkpoint the simultaneous upper limit of the recovery is below `margin`.
         small_n: fewer than 100 independent clusters.
     """
 
@@ -116,7 +119,7 @@ class Curve:
     net: Contrast
     lowest: float
     highest: float
-    no_dip: bool
+    p_no_dip: float
     stays: bool
     small_n: bool
 
@@ -156,7 +159,7 @@ def describe(
     if points < 3:
         return Curve(
             1.0, 1.0, None, None, None, None, None, None, net,
-            float(low.min()), float(high.max()), True, True, small,
+            float(low.min()), float(high.max()), 1.0, False, small,
         )  # fmt: skip
     pairs = means.linear(trough_contrasts(points))
     dip = dip_test(pairs, draws, seed)
@@ -165,6 +168,7 @@ def describe(
     below, above = band(pairs, sup_t(pairs, alpha, draws, seed))
     j = trough - 1
     half = points - 2
+    small_changes = t_sf((margin - pairs.mean) / pairs.se(), pairs.df())
     wander = means.mean + means.draws(draws, seed) * means.se()
     lows = 1 + np.argmin(wander[:, 1:-1], axis=1)
     corrected = None
@@ -184,7 +188,7 @@ def describe(
         net=net,
         lowest=float(low.min()),
         highest=float(high.max()),
-        no_dip=bool(np.all(np.minimum(above[:half], above[half:]) < margin)),
+        p_no_dip=float(min(1.0, 2 * np.minimum(small_changes[:half], small_changes[half:]).max())),
         stays=bool(np.all(above[half:] < margin)),
         small_n=small,
     )
@@ -192,39 +196,59 @@ def describe(
 
 @dataclass(frozen=True)
 class Evidence:
-    """P-values that name a shape, adjusted for the family of curves that are named together.
+    """P-values behind a shape, each adjusted for the curves that are judged together.
 
     Attributes:
         dip, hump: of the dip test on the curve and on its negative.
         net: that the end differs from the base, two-sided.
-        below: that the end is below the base by more than the margin.
-        recovered: that the end is not below the base by more than the margin.
+        returns: that the curve dips and is back: the larger of the dip test's p-value and that of an end not
+            below the base by the margin (an intersection–union test).
+        against: that it does not: no dip of the margin or more, or an end below the base by more than the
+            margin; the smaller of the two, doubled.
     """
 
     dip: float
     hump: float
     net: float
-    below: float
-    recovered: float
+    returns: float
+    against: float
+
+
+def evidence(curves: Sequence[Curve], margin: float) -> list[Evidence]:
+    """The evidence of curves that are judged together, Holm-corrected over them.
+
+    Dip, return and its opposite are a family each. Rise-then-fall and net change are one family: a flat curve
+    would otherwise have two chances more of a wrong name.
+    """
+    count = len(curves)
+    moves = holm([*(c.p_hump for c in curves), *(c.net.p for c in curves)])
+    families = (
+        holm([c.p_dip for c in curves]),
+        moves[:count],
+        moves[count:],
+        holm([max(c.p_dip, c.net.p_greater(-margin)) for c in curves]),
+        holm([min(1.0, 2 * min(c.p_no_dip, c.net.p_less(-margin))) for c in curves]),
+    )
+    return [Evidence(*ps) for ps in zip(*families, strict=True)]
 
 
 def classify(curve: Curve, p: Evidence, *, margin: float, alpha: float) -> Label:
     """Name the shape.
 
-    In this order: `flat` when every checkpoint lies within the margin of the base, simultaneously; a dip-test
-    rejection is `dip-and-overshoot` when the end is above the base, `partial-recovery` when it is below the
-    base by more than the margin, `dip-and-recover` when it is shown not to be, and `dip` when neither is;
-    `rise-then-fall`; `rise`; a net fall is `fall-and-stay` when a recovery from the trough is excluded, else
-    `fall`; otherwise `inconclusive`.
+    In this order. `flat`: every checkpoint lies within the margin of the base, simultaneously. Where the dip
+    test rejects, `dip-and-overshoot`: the end is above the base; `dip-and-recover`: it is shown not to be
+    below the base by the margin; `partial-recovery`: it is shown to be (at alpha / 2); `dip`: neither is.
+    `rise-then-fall`; `rise`. A net fall is `fall-and-stay` where a recovery from the trough of the margin or
+    more is excluded, else `fall`. Otherwise `inconclusive`.
     """
     if curve.lowest > -margin and curve.highest < margin:
         return "flat"
     if p.dip < alpha:
-        if curve.net.value > 0 and p.net < alpha:
-            return "dip-and-overshoot"
-        if p.below < alpha:
-            return "partial-recovery"
-        return "dip-and-recover" if p.recovered < alpha else "dip"
+        if p.returns < alpha:
+            above = curve.net.value > 0 and p.net < alpha
+            return "dip-and-overshoot" if above else "dip-and-recover"
+        below = curve.net.value < -margin and p.against < alpha / 2
+        return "partial-recovery" if below else "dip"
     if p.hump < alpha:
         return "rise-then-fall"
     if p.net < alpha:

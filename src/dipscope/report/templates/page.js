@@ -83,7 +83,7 @@
 
   const notes = {
     all: "",
-    completed: "Only responses that ended by themselves. A dip that vanishes here is made of responses that do not finish.",
+    completed: "Only responses that ended by themselves. They may come from other items at every step; the ledger tests what is left of a dip on paired items.",
     bounds: "Bands now reach from every truncated response counted wrong to every one counted right.",
   };
   const modes = all("[data-mode]");
