@@ -17,7 +17,7 @@ from dipscope.plan import Plan
 from dipscope.workspace import Workspace, hash_file, hash_json, write_atomic
 
 # Raise when analysis or page change what they say about the same records.
-VERSION = 2
+VERSION = 3
 
 
 def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:

@@ -90,8 +90,8 @@ def _silence(whole: Contrast, answered: Contrast, neither: str) -> tuple[str, ..
     if whole.value >= 0 or silent < 0.1 * -whole.value:
         return ()
     return (
-        f"{100 * silent:.1f} of the {-100 * whole.value:.1f} points lost are responses without an answer, "
-        f"which neither {neither}; without them {in_points(answered)}",
+        f"responses without an answer, which neither {neither}, cost {100 * silent:.1f} points; "
+        f"counted as right they leave {in_points(answered)}",
     )
 
 
