@@ -34,10 +34,6 @@ def termination(ctx: Context) -> list[Finding]:
     adjusted = holm([rest.p for *_, rest in cases])
     out = []
     for (m, shape, rest), p in zip(cases, adjusted, strict=True):
-        result: Claim = "inconclusive"
-        if p < ctx.spec.alpha:
-            lost = rest.left.value > ctx.spec.margin
-            result = "supported" if rest.value > 0 else "contradicted" if lost else "inconclusive"
         notes = list(caveats(m.selection, groups=[m.group], clusters=m.means.clusters))
         if shape.p_dip_completed is not None:
             notes.append(f"dip test among completed responses: p = {shape.p_dip_completed:.3g}")
@@ -47,7 +43,7 @@ def termination(ctx: Context) -> list[Finding]:
                 claim=claim,
                 scope=f"{m.group.name} · {m.curve.name}",
                 test=f"less than half of the depth is left {rest.how}, sup-t over steps{family(len(cases))}",
-                verdict=result,
+                verdict=rest.verdict(p, ctx.spec),
                 effect=rest.left,
                 unit=f"depth left {rest.how}, score",
                 p=p,
@@ -71,6 +67,14 @@ class Remainder:
     p: float
     left: Estimate
     how: str = ""
+
+    def verdict(self, p: float, spec: AnalysisSpec) -> Claim:
+        """Verdict on 'less than half is left' from the adjusted p; contradicted needs some to be left."""
+        if p >= spec.alpha:
+            return "inconclusive"
+        if self.value > 0:
+            return "supported"
+        return "contradicted" if self.left.value > spec.margin else "inconclusive"
 
 
 def remainder(fall: JointMeans, left: JointMeans, at: int, spec: AnalysisSpec, how: str = "") -> Remainder:
@@ -127,10 +131,6 @@ def captured_format(ctx: Context) -> list[Finding]:
             needs = "a significant fall of the generated score on benchmarks that have both probes"
             out.append(not_tested("captured-format", claim, needs, scope, figure))
             continue
-        result: Claim = "inconclusive"
-        if p_kept < spec.alpha:
-            lost = pair.rest.left.value > spec.margin
-            result = "supported" if pair.rest.value > 0 else "contradicted" if lost else "inconclusive"
         notes = [f"at step {pair.step}, the clearest fall, the loss of generation is {in_points(pair.fall)}"]
         if pair.rest.left.high >= spec.margin:
             notes.append("that the likelihood probe lost less than the margin is not established")
@@ -141,7 +141,7 @@ def captured_format(ctx: Context) -> list[Finding]:
                 scope=scope,
                 test="generation falls and the likelihood probe loses less than half as much, sup-t over "
                 f"steps, items paired over both probes{family(len(cases))}",
-                verdict=result,
+                verdict=pair.rest.verdict(p_kept, spec),
                 effect=pair.rest.left,
                 unit="loss of the likelihood probe, score",
                 p=max(p_fall, p_kept),

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from dipscope.errors import DipscopeError
 
 if TYPE_CHECKING:
     from dipscope.data.reading.sources import Source
+
+Prefilled = Annotated[
+    bool, typer.Option("--prefilled", help="The writer's prompt had opened the thinking block already.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+Sha256 = Annotated[str | None, typer.Option(help="Checksum that the source's file must have.")]
+Workers = Annotated[int | None, typer.Option(min=1, help=r"Processes that verify \[default: one a core].")]
 
 
 def source(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dipscope.errors import DipscopeError
+from dipscope.verbs import arguments
 
 
 def build(
@@ -65,18 +66,14 @@ def build(
         list[str] | None,
         typer.Option(help="FIELD=COLUMN where the mapping is not the inferred one, such as prompt=question."),
     ] = None,
-    prefilled: Annotated[
-        bool, typer.Option("--prefilled", help="The writer's prompt had opened the thinking block already.")
-    ] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Checksum that the source's file must have.")] = None,
+    prefilled: arguments.Prefilled = False,
+    revision: arguments.Revision = None,
+    sha256: arguments.Sha256 = None,
     cache: Annotated[
         Path | None,
         typer.Option(help=r"Folder of verdicts for several builds to share \[default: OUT/.cache]."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help=r"Processes that verify \[default: one a core].")
-    ] = None,
+    workers: arguments.Workers = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print one JSON object last on standard output.")
     ] = False,
@@ -102,7 +99,6 @@ def build(
     from dipscope.progress import bar
     from dipscope.report import datacard
     from dipscope.scoring.verifiers import Verifiers
-    from dipscope.verbs import arguments
 
     rules = building.Rules(
         variants=_variants(variants),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipscope.errors import DipscopeError
+from dipscope.verbs import arguments
 
 if TYPE_CHECKING:
     from dipscope.data.checking.matches import Found
@@ -61,14 +62,10 @@ def check(
             "may be given several times."
         ),
     ] = None,
-    prefilled: Annotated[
-        bool, typer.Option("--prefilled", help="The writer's prompt had opened the thinking block already.")
-    ] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Checksum that the source's file must have.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help=r"Processes that verify \[default: one a core].")
-    ] = None,
+    prefilled: arguments.Prefilled = False,
+    revision: arguments.Revision = None,
+    sha256: arguments.Sha256 = None,
+    workers: arguments.Workers = None,
     show: Annotated[int, typer.Option(min=0, help="Matches that are printed.")] = 20,
     json_: Annotated[
         bool, typer.Option("--json", help="Print one JSON object last on standard output.")
@@ -93,7 +90,6 @@ def check(
     from dipscope.progress import bar
     from dipscope.scoring.verifiers import Verifiers
     from dipscope.scoring.verify import VERSION
-    from dipscope.verbs import arguments
 
     wanted = _kinds(kinds)
     if drop is not None and not against:
