@@ -248,7 +248,7 @@ GOOD = b'{"question": "a", "answer": "b"}'
         ("t.csv", b"question,answer\na,b\nc\n", "t.csv:3: the row has not as many fields"),
         ("t.csv", b'question,answer\na,b\n"c,d\n', "this is no CSV"),
         ("t.csv", b"question,answer\na,b\n\xff,d\n", "t.csv:3: the text is not UTF-8"),
-        ("t.jsonl.gz", gzip.compress((GOOD + b"\n") * 99)[:-9], "the file cannot be read"),
+        ("t.jsonl.gz", gzip.compress((GOOD + b"\n") * 99, mtime=0)[:-9], "the file cannot be read"),
         ("t.jsonl.gz", b'{"question": "a"}', "the file cannot be read"),
         ("t.jsonl", b"\n\n", "no column looks like the response"),
     ],
