@@ -2,6 +2,8 @@
 
 import multiprocessing
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -133,6 +135,18 @@ def test_threads_share_a_pool_and_alarms_of_the_parent_stay(pool):
 def _in_a_spawned_process(pairs: list[tuple[str, str]]) -> list[str]:
     with Verifiers(1) as verifiers:
         return [j.verdict for j in verifiers.judge(pairs)]
+
+
+def test_a_large_parent_does_not_make_its_workers_look_large():
+    code = (
+        "from dipscope.scoring.verifiers import Verifiers\n"
+        "held = b'x' * (1200 << 20)\n"
+        "with Verifiers(1) as verifiers:\n"
+        "    found = [j.verdict for j in verifiers.judge([('1', '2'), ('1', '3'), ('1', '1')])]\n"
+        "print(found, dict(verifiers.reasons))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "['wrong', 'wrong', 'correct'] {}", done.stderr
 
 
 def test_it_works_in_spawned_processes():
