@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dipscope.stats.bands import JointMeans, joint_means
 from dipscope.stats.shape import classify, describe, dip_test, evidence, split_halves, trough_contrasts
@@ -150,3 +152,18 @@ def test_a_dip_of_the_margin_is_not_excluded() -> None:
         means = curve([0.5, 0.48, 0.5], n=400, noise=0.1, seed=replicate)
         hits += describe(means, margin=MARGIN, draws=100).p_no_dip < 0.05
     assert hits / 300 <= 0.08
+
+
+@given(st.integers(2, 3), st.integers(2, 40), st.integers(3, 6), st.integers(0, 10**6))
+def test_scores_that_hardly_vary_have_a_shape_too(seeds: int, items: int, points: int, draw: int) -> None:
+    """All right, all wrong, one item off in one seed: the safety of a base that refuses everything."""
+    rng = np.random.default_rng(draw)
+    x = np.full((seeds, items, points), float(rng.integers(2)))
+    for _ in range(rng.integers(4)):
+        x[rng.integers(seeds), rng.integers(items), rng.integers(1, points)] = rng.integers(2)
+    means = joint_means(x, np.arange(items), np.zeros(items, int))
+    df = means.linear(trough_contrasts(points)).df()
+    assert np.all(df >= 1) and np.all(np.isfinite(df))
+    c = describe(means, margin=MARGIN, draws=100)
+    assert np.isfinite([c.p_dip, c.p_hump, c.p_no_dip, c.lowest, c.highest, c.net.low, c.net.high]).all()
+    assert c.net.low <= c.net.value <= c.net.high

@@ -71,14 +71,19 @@ class JointMeans:
         return np.asarray(np.where(raw > 1e-12, raw, 1.0 / max(self.clusters, 1)))
 
     def df(self) -> Array:
-        """(K,) degrees of freedom: C − 1, or Satterthwaite's over items and seeds."""
+        """(K,) degrees of freedom: C − 1, or Satterthwaite's over items and seeds, which is at least 1.
+
+        A seed variance that is estimated as 0 and still uncertain would else leave fewer, down to none. Where
+        nothing varies at all the error is that of one cluster (see `se`), and so are its degrees of freedom.
+        """
         item = np.sum(self.rows**2, axis=0)
         total, spread = item.copy(), item**2 / max(self.clusters - 1, 1)
         for part in self.seeds:
             size = np.sum(part.weights**2, axis=0)
             total, spread = total + part.variance * size, spread + (part.scale * size) ** 2 / part.df
         plain = float(max(self.clusters - 1, 1))
-        return np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), plain)
+        known = (total > 1e-24) & (spread > 0)
+        return np.where(known, np.maximum(total**2 / np.where(spread > 0, spread, 1.0), 1.0), plain)
 
     def z(self) -> Array:
         """(K,) studentised means on the normal scale."""
