@@ -17,10 +17,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from dipscope.data.tokenize import Example
 from dipscope.study import Recipe
 from dipscope.train import attention
-from dipscope.train.loop import make_optimizer as adamw
-from dipscope.train.loop import optimizer_step
+from dipscope.train.optimizer import make_optimizer as adamw
 from dipscope.train.packing import input_length
 from dipscope.train.schedule import rows_of_step
+from dipscope.train.step import optimizer_step
 
 SIZES = {
     "XS": {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 2},

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int, str], None]  # done, total, note
 
-# One engine per worker process: checkpoints of one architecture are swapped into it, not loaded anew.
+# One engine per worker process and numeric format: checkpoints of one architecture are swapped into it, not
+# loaded anew.
 _engines: dict[str, LocalEngine] = {}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def do(cell: Cell, workspace: Workspace, report: Report) -> None:
@@ -76,7 +78,7 @@ def replay(
     prompts: Iterable[str] = replaying.general_prompts(s["seed"])
     if s["prompts"] == "organism":
         prompts = replay_prompts(s["seed"])
-    engine, tokenizer = _engine(folder), _tokenizer(folder)
+    engine, tokenizer = _engine(folder, "fp32"), _tokenizer(folder)
     return _keep(cell, workspace, replaying.replay(engine, tokenizer, s["rows"], s["seed"], prompts, report))
 
 
@@ -213,7 +215,7 @@ def _supervised(
 
     seen, total = {}, 0
     for step in range(1, max(steps) + 1):
-        rows = rows_of_step(seed, step, recipe.batch_size, len(examples))
+        rows = rows_of_step(seed, step, recipe.batch_size, len(examples), recipe.shuffle)
         total += sum(len(examples[row].target_ids) for row in rows)
         if step in steps:
             seen[step] = total
@@ -239,7 +241,7 @@ def measure(
             raise replace_fix(error, "Run again: the checkpoint is trained anew, nothing else is.") from None
     else:
         folder = integrity.check_base(cell.needs[0], source, workspace)
-    engine = _engine(folder)
+    engine = _engine(folder, cell.settings["precision"])
     checkpoint = source["checkpoint"]
     shards, tokens, errors = measuring.measure(
         engine, _tokenizer(folder), checkpoint, cell.settings["benchmarks"],
@@ -260,10 +262,10 @@ def replace_fix(error: DipscopeError, fix: str) -> DipscopeError:
     return DipscopeError(error.what, error.where, fix, fault=error.fault)
 
 
-def _engine(folder: Path) -> LocalEngine:
+def _engine(folder: Path, precision: str) -> LocalEngine:
     from dipscope.engine.local import LocalEngine
 
-    engine = _engines.setdefault("local", LocalEngine())
+    engine = _engines.setdefault(precision, LocalEngine(dtype=_DTYPES[precision]))
     engine.load(folder)
     return engine
 

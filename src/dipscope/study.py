@@ -124,12 +124,36 @@ class Dataset(Spec):
         return self
 
 
-class Recipe(Spec):
-    """`[recipes.NAME]`: how training goes. The loss is the mean over the supervised tokens of a step.
+class Lora(Spec):
+    """`[recipes.NAME.lora]`: train low-rank additions to the linear layers instead of the weights (Hu et al. 2021).
 
-    `batch_size` counts rows of one optimizer step, `pack_tokens` bounds the tokens of one forward pass (it
-    changes speed and memory, never the gradient). `warmup` is the share of steps with a rising learning
-    rate, `weight_decay` applies to matrices only.
+    The addition is scaled by `alpha / rank`. `targets` are names of layers; by default every linear layer but
+    the output head. Checkpoints hold the merged weights: what is measured is a whole model.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0, allow_inf_nan=False)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ()
+
+
+class Recipe(Spec):
+    """`[recipes.NAME]`: how training goes.
+
+    What decides the result: `batch_size` counts rows of one optimizer step, `warmup` is the share of steps
+    with a rising learning rate, `weight_decay` applies to matrices only, `clip` bounds the global norm of the
+    gradient (`inf`: not at all). With `shuffle = false` every epoch takes the rows as they are stored.
+
+    `loss_norm = "tokens"` is the mean over the supervised tokens of a step. `"paper"` is what the paper's
+    code minimises: the mean over each micro-batch of `virtual_micro` rows, summed over the micro-batches of a
+    rank, averaged over `virtual_world` ranks, with rows dealt to ranks in turn (train/paper.py).
+    `precision = "bf16"` computes in bfloat16 and keeps weights and moments in fp32; `"bf16_pure"` keeps
+    nothing in fp32, as the paper's code does: small updates are lost in rounding.
+
+    What changes speed and memory, never the gradient: `pack_tokens` bounds the tokens of one forward pass,
+    `loss_tokens` the tokens whose logits exist at once (0: as many as fit 64 MB), `activation_checkpointing`
+    computes layers again in the backward pass instead of keeping what they made, `compile` has torch compile
+    the layers.
     """
 
     lr: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
@@ -140,13 +164,32 @@ class Recipe(Spec):
     warmup: float = Field(default=0.1, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False)
     clip: float = Field(default=1.0, gt=0)  # inf: no clipping
-    precision: Literal["fp32", "bf16"] = "bf16"
+    shuffle: bool = True
+    loss_norm: Literal["tokens", "paper"] = "tokens"
+    virtual_world: int = Field(default=8, ge=1)
+    virtual_micro: int = Field(default=4, ge=1)
+    precision: Literal["fp32", "bf16", "bf16_pure"] = "bf16"
+    lora: Lora | None = None
     pack_tokens: int = Field(default=8192, ge=16)
+    loss_tokens: int = Field(default=0, ge=0)
+    activation_checkpointing: bool = False
+    compile: bool = False
     max_length: int = Field(default=4096, ge=16)
     checkpoints: Literal["log2", "paper"] | tuple[int, ...] | str = "log2"
     resume_every: int = Field(default=50, ge=1)
     save_dtype: Literal["fp32", "bf16"] = "bf16"
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        share = self.virtual_world * self.virtual_micro
+        if self.loss_norm == "paper" and self.batch_size % share:
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide into micro-batches of {self.virtual_micro} rows "
+                f"on {self.virtual_world} ranks: make it a multiple of {share}"
+            )
+        return self
 
 
 class Runs(Spec):
@@ -172,7 +215,11 @@ class BenchmarkOptions(Spec):
 
 
 class Measure(Spec):
-    """`[measure]`: what every checkpoint is measured on, and how answers are drawn."""
+    """`[measure]`: what every checkpoint is measured on, and how answers are drawn.
+
+    `precision` is the numeric format that the engine computes in. It decides records (greedy answers drift
+    apart where two tokens are close), so it is the study's to say and never follows from the machine.
+    """
 
     benchmarks: tuple[str, ...]
     items: int = Field(default=100, ge=1)
@@ -183,6 +230,7 @@ class Measure(Spec):
     top_k: int = Field(default=0, ge=0)
     max_tokens: int | None = Field(default=None, ge=1)
     likelihood: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     benchmark: dict[str, BenchmarkOptions] = {}
 

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 from dipscope.data.tokenize import Example
 from dipscope.errors import DipscopeError
 from dipscope.train import attention, checkpoints, loss
-from dipscope.train.loop import accumulate, train, train_model
+from dipscope.train.loop import train, train_model
 from dipscope.train.packing import input_length, pack
 from dipscope.train.schedule import lr_at, rows_of_step
+from dipscope.train.step import accumulate, mean
 from dipscope.weights import weights_hash
 
 torch.set_num_threads(1)
@@ -24,7 +25,7 @@ torch.set_num_threads(1)
 
 def gradient(model, rows, pack_tokens):
     model.zero_grad()
-    value = accumulate(model, rows, tinymodel.recipe(pack_tokens=pack_tokens))
+    value = mean(accumulate(model, rows, tinymodel.recipe(pack_tokens=pack_tokens)))
     return value, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
@@ -95,7 +96,7 @@ def test_chunked_loss_never_makes_all_logits(monkeypatch):
     seen = []
     head.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))
     hidden = torch.randn(100, 32, requires_grad=True)
-    loss.token_loss_sum(hidden, head, torch.arange(100) % 48).backward()
+    loss.token_losses(hidden, head, torch.arange(100) % 48).sum().backward()
     assert max(seen) == 7 and sum(seen) == 200
 
 
@@ -180,7 +181,7 @@ def test_bf16_compute_keeps_fp32_weights_and_stays_close(tmp_path):
     attention.attach(model)
     exact = gradient(model, rows, 64)
     model.zero_grad()
-    value = accumulate(model, rows, tinymodel.recipe(precision="bf16"))
+    value = mean(accumulate(model, rows, tinymodel.recipe(precision="bf16")))
     assert value == pytest.approx(exact[0], rel=2e-2) and value != exact[0]
     for name, p in model.named_parameters():
         assert p.dtype == p.grad.dtype == torch.float32

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +19,14 @@ from transformers.utils import logging as transformers_logging
 from dipscope.data.tokenize import Example
 from dipscope.errors import DipscopeError
 from dipscope.study import Recipe
-from dipscope.train import attention, checkpoints, packing, schedule
-from dipscope.train.loss import token_loss_sum
+from dipscope.train import attention, checkpoints, schedule
+from dipscope.train.optimizer import make_optimizer, set_precision
 from dipscope.train.resume import Resume
+from dipscope.train.step import Listener, StepReport, optimizer_step
 from dipscope.workspace import hash_json, unwritable, write_atomic
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one optimizer step did.
-
-    Attributes:
-        step: from 1.
-        total: steps of the whole run.
-        loss: mean over the supervised tokens, nats.
-        lr: learning rate used.
-        grad_norm: global gradient norm before clipping.
-        tokens: tokens put through the model.
-        seconds: wall-clock time.
-    """
-
-    step: int
-    total: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens: int
-    seconds: float
-
-
-Listener = Callable[[StepReport], None]
 
 
 def train(
@@ -111,7 +84,7 @@ def train_model(
     """
     if any(not e.prompt_ids or not e.target_ids for e in examples):
         raise DipscopeError("a row has no prompt or no target", "train", "Raise max_length or drop the row.")
-    model.float()
+    set_precision(model, recipe)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     total = schedule.total_steps(recipe, len(examples))
     steps = schedule.checkpoint_steps(recipe.checkpoints, total)
@@ -133,6 +106,8 @@ def train_model(
     if lost:
         on_note(f"{lost[0]}: the checkpoint is missing or damaged; training starts at step 1")
         done = 0
+    if recipe.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     with attention.attached(model):
         if done:
             resume.load(model, optimizer, done)
@@ -151,66 +126,6 @@ def train_model(
                 on_step(report)
     resume.remove()
     return list(folders.values())
-
-
-def optimizer_step(
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    examples: Sequence[Example],
-    recipe: Recipe,
-    seed: int,
-    step: int,
-    total: int,
-) -> StepReport:
-    """Do optimizer step `step` of `total` in place; the rows follow from seed and step.
-
-    Raises:
-        DipscopeError: the gradient is not finite; the weights are as they were before the step.
-    """
-    started = time.perf_counter()
-    rows = [examples[i] for i in schedule.rows_of_step(seed, step, recipe.batch_size, len(examples))]
-    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:7]))
-    optimizer.zero_grad(set_to_none=True)
-    loss = accumulate(model, rows, recipe)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip, foreach=True).item()
-    if not math.isfinite(norm):
-        raise DipscopeError(
-            f"the gradient is not finite at step {step}", "train", "Lower the learning rate, or use fp32."
-        )
-    lr = schedule.lr_at(recipe, step, total)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    tokens = sum(map(packing.input_length, rows))
-    return StepReport(step, total, loss, lr, norm, tokens, time.perf_counter() - started)
-
-
-def accumulate(model: Any, rows: Sequence[Example], recipe: Recipe) -> float:
-    """Add the gradient of the mean loss over all supervised tokens of `rows` to the model's; return the loss.
-
-    `recipe.pack_tokens` decides how many forward passes it takes and nothing else.
-    """
-    supervised = sum(len(row.target_ids) for row in rows)
-    loss = 0.0
-    for members in packing.pack([packing.input_length(row) for row in rows], recipe.pack_tokens):
-        batch = packing.build([rows[i] for i in members], model.device)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            hidden = attention.hidden_states(model, batch.input_ids, batch.lengths, batch.position_ids)
-            chosen = hidden[0].index_select(0, batch.supervised)
-            mean = token_loss_sum(chosen, model.get_output_embeddings(), batch.targets) / supervised
-        mean.backward()  # type: ignore[no-untyped-call]
-        loss += mean.item()
-    return loss
-
-
-def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with fp32 moments; weight decay only where a parameter is a matrix."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
 
 
 def _fingerprint(model: Any, examples: Sequence[Example], recipe: Recipe, seed: int) -> str:

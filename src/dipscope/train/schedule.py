@@ -83,14 +83,17 @@ def order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     return permutation
 
 
-def rows_of_step(seed: int, step: int, batch_size: int, rows: int) -> NDArray[np.int64]:
+def rows_of_step(
+    seed: int, step: int, batch_size: int, rows: int, shuffle: bool = True
+) -> NDArray[np.int64]:
     """The rows of optimizer step `step` (from 1), in order, shape (batch_size,).
 
     The epochs are one endless stream: what is left of an epoch goes into the same batch as the beginning of
-    the next, so that every step has the same number of rows.
+    the next, so that every step has the same number of rows. Without `shuffle` each epoch has the rows as
+    they are stored.
     """
-    first, stop = (step - 1) * batch_size, step * batch_size
-    epochs = range(first // rows, (stop - 1) // rows + 1)
-    stream = np.concatenate([order(seed, epoch, rows) for epoch in epochs])
-    offset = first - epochs[0] * rows
-    return stream[offset : offset + batch_size]
+    stream = np.arange((step - 1) * batch_size, step * batch_size)
+    epochs, places = stream // rows, stream % rows
+    if not shuffle:
+        return places
+    return np.concatenate([order(seed, int(e), rows)[places[epochs == e]] for e in np.unique(epochs)])
