@@ -2,12 +2,14 @@
 
 A synthetic pool in the layout of one row a response (prompt, response, answer, finish_reason) is written a
 few thousand rows at a time, with the lengths and the small number of different answers of a real one: 15 kB a
-response, 32 responses a query. Then, each timed on its own: the first pass over the pool; the verification of
-the different pairs of gold and answer, in worker processes; the whole build once more, with those verdicts in
-its cache. The last line is JSON.
+response, 32 responses a query. Then, each timed on its own: the first pass over the pool, in this process and
+with workers; the verification of the different pairs of gold and answer, in worker processes; the whole build
+once more, with those verdicts in its cache. Memory is that of this process and of all that it started, looked
+at ten times a second. The last line is JSON.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -16,10 +18,12 @@ import platform
 import random
 import resource
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 
 from dipscope import __version__
 from dipscope.data.building import build, pool, verdict_cache
@@ -78,9 +82,43 @@ def write(folder, rows, size, seed):
     return sum(p.stat().st_size for p in folder.iterdir()), characters
 
 
-def peak():
-    """Most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+class Watch:
+    """Most memory that this process and those it started have held together, in bytes, since `reset`."""
+
+    def __init__(self):
+        self.most = 0
+        self.over = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        while not self.over.wait(0.1):
+            self.most = max(self.most, self.now())
+
+    @staticmethod
+    def now():
+        """What they hold now."""
+        held = 0
+        for process in (own := psutil.Process(), *own.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                held += process.memory_info().rss
+        return held
+
+    def reset(self):
+        """The most so far; then counting begins again."""
+        most, self.most = max(self.most, self.now()), 0
+        return most
+
+
+def first_pass(table, workers):
+    """Seconds of wall and CPU time, with those of the workers, and what was found."""
+
+    def cpu():
+        whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        return sum(sum(resource.getrusage(who)[:2]) for who in whose)
+
+    started, spent = time.perf_counter(), cpu()
+    found = pool.read(table, total=table.rows, workers=workers)
+    return time.perf_counter() - started, cpu() - spent, found
 
 
 def measure(folder, rows, size, seed, workers):
@@ -90,18 +128,21 @@ def measure(folder, rows, size, seed, workers):
     # In a process of its own: what the making takes is not part of the peak.
     with multiprocessing.get_context("spawn").Pool(1) as maker:
         disk, characters = maker.apply(write, (source, rows, size, seed))
-    before = peak()
+    watch = Watch()
+    before = watch.now()
     table = open_table(Source(path=str(source)))
-    started, cpu = time.perf_counter(), time.process_time()
-    found = pool.read(table.stream(), total=table.rows)
-    read, cpu = time.perf_counter() - started, time.process_time() - cpu
-    after_read = peak()
+    alone, alone_cpu, found = first_pass(table, 1)
+    peak_alone = watch.reset()
+    read, cpu, again = first_pass(table, workers)
+    peak_read = watch.reset()
+    assert again == found
     pairs = list(found.pairs)
     with Verifiers(workers) as verifiers:
         next(verifiers.judge([("1", "1")]))  # the start of the workers is not timed
         started = time.perf_counter()
         verdict_cache.verdicts(pairs, verifiers, folder / "cache")
         verified = time.perf_counter() - started
+        watch.reset()
         started = time.perf_counter()
         made = build.build(
             table,
@@ -109,13 +150,17 @@ def measure(folder, rows, size, seed, workers):
             build.Rules(variants=("cot", "no_cot", "shuffled_steps")),
             verifiers,
             cache=folder / "cache",
+            workers=workers,
         )
         built = time.perf_counter() - started
+        peak_build = watch.reset()
+    watch.over.set()
     return {
         "responses": rows,
         "characters_per_response": round(characters / rows),
         "pool_bytes": disk,
-        "read_seconds": round(read, 1),
+        "rows_per_s_alone": round(rows / alone),
+        "rows_per_cpu_s_alone": round(rows / alone_cpu),
         "rows_per_s": round(rows / read),
         "rows_per_cpu_s": round(rows / cpu),  # on a machine that others use too, this is the steadier one
         "characters_per_s": round(characters / read),
@@ -124,9 +169,10 @@ def measure(folder, rows, size, seed, workers):
         "workers": workers,
         "build_seconds": round(built, 1),
         "rows_kept": made["variants"]["cot"]["rows"],
-        "peak_before": before,
-        "peak_after_read": after_read,
-        "peak": peak(),
+        "memory_before": before,
+        "peak_read_alone": peak_alone,
+        "peak_read": peak_read,
+        "peak_build": peak_build,  # with the processes that verify
     }
 
 

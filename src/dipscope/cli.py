@@ -18,6 +18,7 @@ INTERRUPTED = 130  # what typer exits with after Ctrl-C, without a word
 if TYPE_CHECKING:
     from dipscope.plan import Plan
     from dipscope.study import Study
+    from dipscope.train.launch import Team
 
 app = typer.Typer(
     add_completion=False,
@@ -32,7 +33,13 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 
 StudyArg = Annotated[
-    str, typer.Argument(help="A study file (NAME.toml) or the name of a preset.", metavar="STUDY")
+    str,
+    typer.Argument(
+        help="A study file (NAME.toml), or a preset: demo, smollm2, paper/table1, paper/table2, "
+        "paper/table4, paper/overfitting, paper/capability, paper/teacher, paper/qwen2.5, paper/all, or one "
+        "of the paper's runs, such as paper/qwen3-1.7b-math-cot.",
+        metavar="STUDY",
+    ),
 ]
 ScaleOpt = Annotated[
     str | None, typer.Option("--scale", help="One of the study's own scales, such as 'small'.")
@@ -41,6 +48,21 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object las
 WorkersOpt = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Worker processes (default: one a core, one with a GPU)."),
+]
+MfuOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--mfu", min=0.01, max=1, help="Share of a GPU's peak that training reaches, if you know it."
+    ),
+]
+WorldOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--world",
+        min=1,
+        help="Processes that train one run together, one a GPU (default: 1). On several nodes start dipscope "
+        "with torchrun instead. The numbers stay what one process gives.",
+    ),
 ]
 WorkspaceOpt = Annotated[
     Path | None, typer.Option("--workspace", help="Where the study lives (default: workspaces/NAME).")
@@ -59,10 +81,19 @@ def run(
     scale: ScaleOpt = None,
     workspace: WorkspaceOpt = None,
     workers: WorkersOpt = None,
+    world: WorldOpt = None,
     json_: JsonOpt = False,
 ) -> None:
     """Run a study: data, training, checkpoints, measurement, findings, page."""
-    _run(study, scale, workspace, workers, json_)
+    from dipscope.execute import follow
+    from dipscope.train import launch
+
+    members = launch.team(world)
+    if members.follows:
+        follow.follow(lambda: _load(study, scale, workspace)[2], members)
+        return
+    with launch.leading(members):
+        _run(study, scale, workspace, workers, json_, members)
 
 
 @app.command()
@@ -72,29 +103,28 @@ def plan(
     workspace: WorkspaceOpt = None,
     workers: WorkersOpt = None,
     json_: JsonOpt = False,
+    mfu: MfuOpt = None,
 ) -> None:
-    """Show a study resolved, its cells and what they will cost. Runs nothing."""
-    from dipscope import costs
+    """Show a study resolved: runs, tokens, GPU-hours, memory and disk. Runs nothing."""
+    from dipscope.costs import cells, hardware, outlook
     from dipscope.workspace import Workspace
 
     spec, made, root = _load(study, scale, workspace)
     at = Workspace(root) if root.is_dir() else None
-    each, total = costs.estimate(made, at, workers or _workers())
+    each, total = cells.estimate(made, at, workers or _workers())
+    seen = outlook.outlook(made, at, mfu or hardware.ASSUMED_MFU)
     if json_:
-        cells = [c.__dict__ for c in each]
-        print(
-            json.dumps(
-                {
-                    "study": spec.model_dump(mode="json", by_alias=True),
-                    "cells": cells,
-                    "total": total.as_dict(),
-                }
-            )
-        )
+        told = {
+            "study": spec.model_dump(mode="json", by_alias=True),
+            "cells": [c.__dict__ for c in each],
+            "total": total.as_dict(),
+            "outlook": seen.as_dict(),
+        }
+        print(json.dumps(told))
         return
-    from dipscope import console
+    from dipscope import planscreen, study_files
 
-    console.show_plan(spec, each, total)
+    planscreen.show(spec, each, total, seen, study_files.scales(study))
 
 
 @app.command()
@@ -161,19 +191,27 @@ def _line(text: str) -> None:
 
 def _load(study: str, scale: str | None, workspace: Path | None) -> tuple[Study, Plan, Path]:
     from dipscope.plan import make
-    from dipscope.study import load
+    from dipscope.study_files import load
 
     spec = load(study, scale)
     name = f"{spec.study.name}-{scale}" if scale else spec.study.name
     return spec, make(spec), workspace or Path("workspaces") / name
 
 
-def _run(study: str, scale: str | None, workspace: Path | None, workers: int | None, json_: bool) -> None:
+def _run(
+    study: str,
+    scale: str | None,
+    workspace: Path | None,
+    workers: int | None,
+    json_: bool,
+    members: Team | None = None,
+) -> None:
     from rich.console import Console
 
-    from dipscope import console, costs, integrity
+    from dipscope import console, integrity
     from dipscope import status as state
     from dipscope.conclude import conclude, findings_json
+    from dipscope.costs import cells
     from dipscope.execute import local
     from dipscope.progress import RunProgress
     from dipscope.workspace import Workspace
@@ -186,13 +224,13 @@ def _run(study: str, scale: str | None, workspace: Path | None, workers: int | N
     for note in integrity.heal(made, at):
         print(f"{note}: only that is redone", file=sys.stderr)
     number = workers or _workers()
-    each, total = costs.estimate(made, at, number)
+    each, total = cells.estimate(made, at, number)
     if total.complete < total.cells:
         console.announce(spec, total, root)
         left = [c for c in each if at.outputs(c.cell) is None]
         names = {c.cell: f"{c.kind} {c.name}" for c in left}
         with RunProgress(names, {c.cell: c.seconds for c in left}, number) as progress:
-            local.run(made.cells, at, number, progress)
+            local.run(made.cells, at, number, progress, members)
     analysis, page, computed = conclude(made, at)
     if computed or total.complete < total.cells:
         from dipscope.report import terminal

@@ -41,10 +41,20 @@ def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:
 
 
 def _queries(plan: Plan, workspace: Workspace, trained: str) -> str:
-    """What a run asked its model, variant and replay aside: equal where only these differ."""
+    """What a run asked its model: equal where only variant or replay differ, empty where it is not known.
+
+    Of a mix that is: the queries of its parts, and the shares that these have of what is not replay.
+    """
     prepared = plan.cell(plan.cell(plan.cell(trained).needs[1]).needs[1])
-    parts = [c for c in map(plan.cell, prepared.needs) if c.kind == "prepare"] or [prepared]
-    return hash_json([prepared.settings["rows"], *(_outputs(workspace, c.id).get("queries") for c in parts)])
+    mixed = zip(prepared.settings.get("mix", {}).values(), map(plan.cell, prepared.needs), strict=False)
+    parts = [(share, c) for share, c in mixed if c.kind == "prepare"] or [(1.0, prepared)]
+    asked = [_outputs(workspace, c.id).get("queries") for _, c in parts]
+    if None in asked:
+        return ""
+    whole = sum(share for share, _ in parts)
+    shares = [round(share / whole, 9) for share, _ in parts]
+    by = prepared.settings.get("by") if len(parts) > 1 else None  # of rows or of tokens: shares of what
+    return hash_json([prepared.settings["rows"], by, sorted(zip(asked, shares, strict=True))])
 
 
 def collect(plan: Plan, workspace: Workspace) -> pl.DataFrame:

@@ -20,9 +20,9 @@ import polars as pl
 
 from dipscope import records
 from dipscope.benchmarks import registry
-from dipscope.benchmarks.base import Benchmark, Item, Judgement
 from dipscope.data.tokenize import opens_thinking, render_prompt, stop_ids
 from dipscope.engine.base import Completion, Engine, Request, Sampling, Scored, ScoreRequest
+from dipscope.scoring.base import Benchmark, Item, Judgement
 from dipscope.scoring.thinking import CLOSE, Response, split
 from dipscope.workspace import hash_json
 
@@ -74,7 +74,7 @@ def tasks(settings: Sequence[Mapping[str, Any]], engine: str) -> list[Task]:
     """Every record that the benchmark settings of a measure cell ask for."""
     wanted: list[Task] = []
     for option in settings:
-        (benchmark,) = registry.resolve([option["name"]])
+        benchmark = registry.get(option["name"], option.get("protocol", "strict"), option.get("path"))
         drawn = {k: option[k] for k in ("temperature", "top_p", "top_k", "max_tokens", "seed")}
         generate = hash_json({**drawn, "engine": engine}, 12)
         likelihood = hash_json({"engine": engine}, 12)

@@ -7,16 +7,19 @@ work is redone: same key, same result; another setting, another key, and only wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from dipscope.benchmarks import registry
-from dipscope.benchmarks.base import Benchmark, Domain
+from dipscope.benchmarks.items import LARGE, Defaults
+from dipscope.benchmarks.published import Published
 from dipscope.data import mix
 from dipscope.data.reading import sources
 from dipscope.errors import DipscopeError
-from dipscope.study import REPLAY, Dataset, Measure, Model, Recipe, Run, Study
+from dipscope.interop import chat_template
+from dipscope.scoring.base import Benchmark, Domain
+from dipscope.study import REPLAY, BenchmarkOptions, Dataset, Measure, Model, Recipe, Run, Study
 from dipscope.train.schedule import checkpoint_steps, total_steps
 from dipscope.workspace import hash_file, hash_json
 
@@ -54,13 +57,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """One benchmark with the options that hold for it in this study."""
+    """One benchmark with the options that hold for it in this study.
+
+    `source` is what else decides the records of a published benchmark: its protocol, and the local file of
+    its items with that file's hash.
+    """
 
     benchmark: Benchmark
     items: int
     samples: int
     max_tokens: int
     domain: Domain
+    temperature: float
+    top_p: float
+    top_k: int
+    source: dict[str, str] = field(default_factory=dict)
 
     def settings(self, measure: Measure) -> dict[str, Any]:
         """What decides its records, as plain JSON."""
@@ -70,13 +81,23 @@ class BenchmarkPlan:
             "items": self.items,
             "samples": self.samples,
             "max_tokens": self.max_tokens,
-            "temperature": measure.temperature,
-            "top_p": measure.top_p,
-            "top_k": measure.top_k,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
             "split": measure.split,
             "seed": measure.seed,
             "likelihood": measure.likelihood,
+            **self.source,
         }
+
+    @property
+    def fetches(self) -> str:
+        """What measuring it fetches from the Hub, in one line; empty where that is nothing."""
+        if not isinstance(self.benchmark, Published) or self.benchmark.path is not None:
+            return ""
+        source = self.benchmark.source
+        access = "; its owner asks for terms to be accepted there, and HF_TOKEN set" if source.gated else ""
+        return f"{self.benchmark.name}: its items come from the Hub, {source.where}{access}"
 
 
 @dataclass(frozen=True)
@@ -91,10 +112,6 @@ class Plan:
     def cell(self, cell_id: str) -> Cell:
         """A cell by its id."""
         return next(c for c in self.cells if c.id == cell_id)
-
-    def measured_steps(self, run: Run) -> tuple[int, ...]:
-        """Step 0 and every checkpoint of a run."""
-        return (0, *next(steps for r, _, _, steps in self.runs if r == run))
 
 
 def make(study: Study) -> Plan:
@@ -113,7 +130,10 @@ def make(study: Study) -> Plan:
         cells.setdefault(cell.id, cell)
         return cell.id
 
-    measured = [b.settings(study.measure) for b in benchmarks]
+    measured = {
+        "precision": study.measure.precision,
+        "benchmarks": [b.settings(study.measure) for b in benchmarks],
+    }
     data: dict[tuple[str, str], tuple[str, int]] = {}  # looking at a dataset's files once is enough
     for run in study.expand():
         recipe = study.recipes[run.recipe]
@@ -129,9 +149,9 @@ def make(study: Study) -> Plan:
             raise DipscopeError(error.what, f"recipes.{run.recipe}", error.fix) from None
         settings = {"recipe": recipe.model_dump(mode="json"), "seed": run.seed, "steps": list(steps)}
         trained = add("train", run.name, settings, base, tokenized)
-        add("measure", f"{run.model} @ 0", {"step": 0, "benchmarks": measured}, base)
+        add("measure", f"{run.model} @ 0", {"step": 0, **measured}, base)
         for step in steps:
-            add("measure", f"{run.name} @ {step}", {"step": step, "benchmarks": measured}, trained)
+            add("measure", f"{run.name} @ {step}", {"step": step, **measured}, trained)
         runs.append((run, base, trained, steps))
     order = {kind: place for place, kind in enumerate(VERSIONS)}
     ordered = sorted(cells.values(), key=lambda c: order[c.kind])
@@ -200,8 +220,7 @@ def source_of(dataset: Dataset) -> sources.Source:
 
 
 def _benchmarks(measure: Measure) -> list[BenchmarkPlan]:
-    found = registry.resolve(measure.benchmarks)
-    names = {b.name for b in found}
+    names = registry.names(measure.benchmarks)
     for name in measure.benchmark:
         if name not in names:
             raise DipscopeError(
@@ -209,21 +228,52 @@ def _benchmarks(measure: Measure) -> list[BenchmarkPlan]:
                 "measure.benchmark",
                 f"Measured are: {', '.join(sorted(names))}.",
             )
-    plans = []
-    for benchmark in found:
-        own = measure.benchmark.get(benchmark.name)
-        items = own.items if own and own.items else measure.items
-        samples = own.samples if own and own.samples else measure.samples
-        cap = (own.max_tokens if own else None) or measure.max_tokens or benchmark.max_tokens
-        if samples > 1 and measure.temperature == 0:
+    return [_benchmark(name, measure, measure.benchmark.get(name, BenchmarkOptions())) for name in names]
+
+
+def _benchmark(name: str, measure: Measure, own: BenchmarkOptions) -> BenchmarkPlan:
+    published = name in registry.PUBLISHED
+    protocol = own.protocol or (measure.protocol if published else "strict")
+    benchmark = registry.get(name, protocol, own.path)
+    defaults = benchmark.defaults if isinstance(benchmark, Published) else Defaults()
+
+    def option(key: str) -> Any:
+        """The benchmark's own options go first, then what [measure] says, the benchmark's defaults last."""
+        said = getattr(own, key)
+        if said is None and key not in measure.model_fields_set:
+            said = getattr(defaults, key)
+        return getattr(measure, key) if said is None else said
+
+    items, samples, temperature = option("items"), option("samples"), option("temperature")
+    if isinstance(benchmark, Published):
+        items = min(items, benchmark.size)
+        if measure.split == "dev" and (protocol == "paper" or benchmark.size <= LARGE):
+            raise DipscopeError(f"'{name}' has no dev split", "measure.split", 'Set split = "test".')
+    if samples > 1 and temperature == 0:
+        raise DipscopeError(
+            f"{samples} samples at temperature 0 would all be the same",
+            f"measure ({name})",
+            "Set a temperature, or samples = 1.",
+        )
+    source: dict[str, str] = {"protocol": protocol} if published else {}
+    if own.path is not None:
+        path = Path(own.path).expanduser()
+        if not path.is_file():
             raise DipscopeError(
-                f"{samples} samples at temperature 0 would all be the same",
-                f"measure ({benchmark.name})",
-                "Set a temperature, or samples = 1.",
+                "there is no such file", f'measure.benchmark."{name}".path', "Check the path."
             )
-        domain = (own.domain if own else None) or benchmark.domain
-        plans.append(BenchmarkPlan(benchmark, items, samples, cap, domain))
-    return plans
+        source |= {"path": own.path, "path_sha256": hash_file(path)}
+    return BenchmarkPlan(
+        benchmark,
+        items,
+        samples,
+        own.max_tokens or measure.max_tokens or benchmark.max_tokens,
+        own.domain or benchmark.domain,
+        temperature,
+        option("top_p"),
+        option("top_k"),
+        source,
+    )
 
 
 def _model_settings(model: Model, name: str) -> dict[str, Any]:
@@ -248,8 +298,8 @@ def _model_settings(model: Model, name: str) -> dict[str, Any]:
             )
         # The weights may change under the same path: their size and time stand in for their content here.
         settings["files"] = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    if model.chat_template not in (None, "chatml"):
-        template = Path(str(model.chat_template))
+    if model.chat_template is not None and model.chat_template not in chat_template.NAMED:
+        template = Path(model.chat_template)
         if not template.is_file():
             where = f"models.{name}.chat_template = '{template}'"
             raise DipscopeError("there is no such file", where, "Check the path.")

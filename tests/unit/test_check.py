@@ -3,7 +3,9 @@
 import gzip
 import json
 import random
+import re
 import sys
+import unicodedata
 import zlib
 from collections import Counter
 from dataclasses import replace
@@ -16,12 +18,13 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from dipscope.benchmarks import passages
-from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.data import traces
 from dipscope.data.checking import check, language, repetition, spread
+from dipscope.data.checking.words import words
 from dipscope.data.tokenize import render
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
+from dipscope.scoring.base import MISSING, Judgement
 from dipscope.train import targets
 from dipscope.verbs import data_check
 
@@ -119,6 +122,13 @@ def test_overlap_is_the_share_of_ngrams_said_before(letters):
     found = repetition.measure(" ".join(letters))
     assert found.overlap == pytest.approx(again / len(grams) if grams else 0.0)
     assert not found.looping
+
+
+@given(st.text(st.sampled_from("aB1 .é\u0301\u2460ﬁ\u6c42\n\r\u2028_\\{"), max_size=60))
+def test_words_do_not_depend_on_the_lines_they_stand_in(text):
+    """Against the normal form of the whole text; some lines are ASCII, some are not."""
+    whole = unicodedata.normalize("NFKC", text).casefold().replace("\u6c42", " \u6c42 ")
+    assert words(text) == re.findall(r"[^\W_]+", whole)
 
 
 def test_a_loop_is_told_from_long_text():

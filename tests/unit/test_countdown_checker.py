@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dipscope.data import countdown
 from dipscope.data.countdown import Problem
-from dipscope.data.countdown.grammar import read
+from dipscope.scoring.countdown.grammar import read
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from countdown_brute import by_python

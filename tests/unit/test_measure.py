@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from dipscope import measure as measuring
 from dipscope import records
 from dipscope.benchmarks import registry
-from dipscope.benchmarks.base import MISSING, Item, Judgement
 from dipscope.engine.base import Completion, Scored
+from dipscope.scoring.base import MISSING, Item, Judgement
 
 WORDS = ["<unk>", "<end>", "<think>", "</think>", "say", "one", "two", "three", "hm"]
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

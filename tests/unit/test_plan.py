@@ -44,6 +44,7 @@ def test_the_cells_of_a_study():
         ("analysis", {"margin": 0.05}, set()),
         ("recipes.r.lr", 1e-3, {"train", "measure"}),
         ("measure.items", 7, {"measure"}),
+        ("measure.precision", "bf16", {"measure"}),
         ("datasets.cot.variant", "no_cot", {"prepare", "tokenize", "train", "measure"}),
         ("models.tiny.organism", "S", {"base", "replay", "prepare", "tokenize", "train", "measure"}),
     ],

@@ -64,3 +64,18 @@ def test_one_flipped_byte_is_noticed(tmp_path, where):
 def test_a_missing_shard_is_noticed(tmp_path):
     with pytest.raises(DipscopeError, match="missing"):
         records.read([tmp_path / "part-0.parquet"])
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome"),
+    [
+        ({"verdict": "correct", "finish": "stop", "answer": "4"}, "extracted"),
+        ({"verdict": "wrong", "finish": "length", "answer": "4"}, "extracted"),
+        ({"verdict": "missing", "finish": "length", "answer": ""}, "truncated"),
+        ({"verdict": "missing", "finish": "stop", "answer": " \n"}, "no answer"),
+        ({"verdict": "missing", "finish": "stop", "answer": "it depends"}, "format not followed"),
+        ({"verdict": "error", "finish": "error", "answer": ""}, "error"),
+    ],
+)
+def test_outcomes(told, outcome):
+    assert records.frame([row("a", **told)]).select(records.outcome()).item() == outcome

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from dipscope.analysis.results import Estimate, Finding, ShapeLabel, dipped
+from dipscope.analysis.results import Estimate, Finding, dipped
 from dipscope.report import figures, look, page, samples, terminal, words
 from dipscope.report.curves import row
+from dipscope.stats.shape import Label
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import report_fixture as made
@@ -271,8 +272,8 @@ def test_the_summary_is_made_from_the_findings() -> None:
     assert words.summary(only) == "No claim could be tested with these records."
 
 
-@pytest.mark.parametrize("label", get_args(ShapeLabel))
-def test_every_shape_is_said_in_words_and_only_what_was_shown(label: ShapeLabel) -> None:
+@pytest.mark.parametrize("label", get_args(Label))
+def test_every_shape_is_said_in_words_and_only_what_was_shown(label: Label) -> None:
     shape = next(c.shape for c in made.curves() if c.shape and c.shape.label.startswith("dip"))
     text = words.shape_text(replace(shape, label=label))
     assert text.startswith(words.SHAPES[label]) and "[" in text
@@ -282,7 +283,7 @@ def test_every_shape_is_said_in_words_and_only_what_was_shown(label: ShapeLabel)
 
 
 @pytest.mark.parametrize("label", ["dip-and-recover", "partial-recovery", "dip", "fall", "flat"])
-def test_a_ring_marks_every_trough_whose_dip_passed_its_test(label: ShapeLabel) -> None:
+def test_a_ring_marks_every_trough_whose_dip_passed_its_test(label: Label) -> None:
     curve = next(c for c in made.curves() if c.shape and c.shape.label.startswith("dip"))
     assert curve.shape is not None
     named = replace(curve, shape=replace(curve.shape, label=label))

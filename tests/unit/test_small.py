@@ -2,9 +2,9 @@
 
 import pytest
 
-from dipscope.benchmarks.base import DOMAINS
 from dipscope.benchmarks.small import BENCHMARKS, refuses
 from dipscope.benchmarks.small_instructions import RULES, keeps, sentences
+from dipscope.scoring.base import DOMAINS
 from dipscope.scoring.thinking import split
 
 NAMES = list(BENCHMARKS)

@@ -34,7 +34,8 @@ def test_contrast_is_the_paired_t_test() -> None:
     interval = reference.confidence_interval(0.95)
     assert (c.value, c.p) == pytest.approx((np.mean(b - a), reference.pvalue))
     assert (c.low, c.high) == pytest.approx((interval.low, interval.high))
-    assert c.mde == pytest.approx(2.8 * np.std(b - a, ddof=1) / np.sqrt(40))
+    # Seen at the two-sided 5 % level by a normal statistic in 80 % of draws.
+    assert st.norm.sf(st.norm.ppf(0.975), loc=c.mde / st.sem(b - a)) == pytest.approx(0.8, abs=0.001)
     assert c.p_greater(0.05) == pytest.approx(st.ttest_1samp(b - a, 0.05, alternative="greater").pvalue)
     sides = [
         st.ttest_1samp(b - a, -0.3, alternative="greater"),

@@ -1,7 +1,7 @@
 import pytest
 
 from dipscope.errors import DipscopeError
-from dipscope.study import load, presets
+from dipscope.study_files import load, presets, scales
 
 STUDY = """
 [study]
@@ -137,9 +137,61 @@ def test_an_unknown_scale_names_the_known_ones(write):
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_valid_at_every_scale(name):
-    import tomllib
-    from importlib import resources
-
-    tree = tomllib.loads((resources.files("dipscope") / "presets" / f"{name}.toml").read_text())
-    for scale in (None, *tree.get("scale", {})):
+    for scale in (None, *scales(name)):
         assert load(name, scale).expand()
+
+
+LIKE = (
+    STUDY
+    + """
+[recipes.fast]
+like = "default"
+lr = 5e-3
+
+[recipes.faster]
+like = "fast"
+batch_size = 32
+"""
+)
+
+
+def test_a_table_is_like_another_but_for_what_it_says_itself(write):
+    recipes = load(write(LIKE)).recipes
+    assert (recipes["faster"].lr, recipes["faster"].epochs, recipes["faster"].batch_size) == (5e-3, 2, 32)
+    assert recipes["fast"].batch_size == 16
+
+
+def test_a_scale_changes_what_others_are_like(write):
+    text = LIKE + "\n[scale.mini.recipes.default]\nepochs = 1\n"
+    assert {r.epochs for r in load(write(text), "mini").recipes.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('like = "fast"', 'like = "fsat"', ("recipes.faster.like", "'fsat'", "did you mean 'fast'")),
+        ('like = "default"', 'like = "faster"', ("circle", "fast → faster → fast")),
+        ('like = "default"', "like = 3", ("recipes.fast.like", "no '3'")),
+    ],
+)
+def test_likeness_that_leads_nowhere_is_one_line(write, old, new, said):
+    with pytest.raises(DipscopeError) as caught:
+        load(write(LIKE.replace(old, new)))
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_a_list_of_runs_and_a_product_replace_each_other(write):
+    write(STUDY, "product.toml")
+    listed = 'runs.list = [{ model = "tiny", dataset = "cot", recipe = "default" }]\n'
+    path = write('extends = "product.toml"\n' + listed, "list.toml")
+    assert [r.dataset for r in load(path).expand()] == ["cot", "cot"]
+    axes = 'runs = { models = ["tiny"], datasets = ["no_cot"], recipes = ["default"] }\n'
+    path = write('extends = "list.toml"\n' + axes, "again.toml")
+    assert [r.dataset for r in load(path).expand()] == ["no_cot", "no_cot"]
+
+
+def test_notes_of_a_study_are_kept(write):
+    assert load(write(STUDY.replace("seeds =", 'notes = ["mind this"]\nseeds ='))).study.notes == (
+        "mind this",
+    )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipscope.benchmarks.base import MISSING, Judgement
+from dipscope.bases import from_command_line
 from dipscope.data.teaching.cost import Budget, Prices
 from dipscope.data.teaching.questions import SUFFIX, with_suffix
 from dipscope.data.teaching.teacher import Options, Sampler, sample
@@ -20,6 +20,7 @@ from dipscope.data.traces import SCHEMA, Trace, query_id
 from dipscope.engine.base import Completion
 from dipscope.engine.text import Ask, Draft, TextSampling
 from dipscope.errors import DipscopeError
+from dipscope.scoring.base import MISSING, Judgement
 
 
 @dataclass
@@ -473,7 +474,7 @@ def test_an_engine_whose_template_opens_the_thinking():
 
 def test_an_engine_has_no_min_p():
     with pytest.raises(DipscopeError, match="samples without min_p"):
-        open_writer(["organism:S"], min_p=0.1)
+        open_writer(["organism:S"], from_command_line, min_p=0.1)
     with pytest.raises(DipscopeError, match="samples without min_p"):
         list(EngineWriter(Engine(), Letters(), "tiny").write([ask("a", "x", min_p=0.1)]))
 
@@ -490,11 +491,11 @@ def test_an_engine_has_no_min_p():
 )
 def test_teachers_that_are_none(teachers, said):
     with pytest.raises(DipscopeError, match=said):
-        open_writer(teachers)
+        open_writer(teachers, from_command_line)
 
 
 def test_the_organism_writes_the_same_alone_and_in_company():
-    writer = open_writer(["organism:XS"])
+    writer = open_writer(["organism:XS"], from_command_line)
     assert writer.name == "organism:XS" and writer.facts["engine"].startswith("local/")
     asks_ = [ask(str(i), f"What is {i} + 2?", seed=i, max_tokens=20) for i in range(6)]
     together = {d.key: d for d in writer.write(asks_)}
@@ -506,4 +507,4 @@ def test_the_organism_writes_the_same_alone_and_in_company():
 def test_a_folder_is_named_without_its_place():
     from dipscope.organism.base import shipped
 
-    assert open_writer([str(shipped("XS"))]).name == "XS"
+    assert open_writer([str(shipped("XS"))], from_command_line).name == "XS"

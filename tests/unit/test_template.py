@@ -12,7 +12,7 @@ from dipscope.data import template
 from dipscope.data.tokenize import Example, TokenTable, opens_thinking, render, render_prompt
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
-from dipscope.interop.chat_template import CHATML, with_template
+from dipscope.interop.chat_template import CHATML, NAMED, with_template
 from dipscope.train.preflight import preflight
 
 TURN = "<|im_start|> {{ m.role }} {{ m.content }} <|im_end|> "
@@ -114,6 +114,14 @@ def test_a_model_gets_another_template_and_keeps_its_weights(tmp_path):
     assert AutoTokenizer.from_pretrained(with_template(folder, str(own), view)).chat_template == PLAIN
     with pytest.raises(DipscopeError, match="cannot be read"):
         with_template(folder, str(tmp_path / "none.jinja"), view)
+
+
+def test_responses_end_with_the_eos_where_the_template_says_so():
+    turn_end, eos = (tokenizer(CHATML).convert_tokens_to_ids(t) for t in ("<|im_end|>", "<eos>"))
+    for name, expected in (("chatml", turn_end), ("chatml-eos", eos)):
+        made = tokenizer(NAMED[name])
+        assert render(made, Trace("a", "a", "w1", "w2"), 100).target_ids[-1] == expected
+        assert turn_end in render_prompt(made, "w1"), "turns that are asked end as before"
 
 
 ids = st.lists(st.integers(0, 200_000), max_size=6).map(tuple)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipscope.benchmarks.base import Judgement
 from dipscope.data import countdown
 from dipscope.data.shaping import near_misses, reflection, steps, variants
 from dipscope.data.traces import Trace, query_id
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import final_answer
+from dipscope.scoring.base import Judgement
 from dipscope.scoring.thinking import split
 
 TRACES = countdown.traces(200, 5)

@@ -12,9 +12,9 @@ from itertools import count, islice
 import psutil
 import pytest
 
-from dipscope.benchmarks.base import MISSING
 from dipscope.errors import DipscopeError
 from dipscope.scoring import verifiers as module
+from dipscope.scoring.base import MISSING
 from dipscope.scoring.verifiers import Verifiers
 from dipscope.scoring.verify import verify
 

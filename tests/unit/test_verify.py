@@ -8,7 +8,7 @@ import stored_outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipscope.benchmarks.base import Judgement
+from dipscope.scoring.base import Judgement
 from dipscope.scoring.verifiers import Verifiers
 from dipscope.scoring.verify import VERSION, decide, verify
 

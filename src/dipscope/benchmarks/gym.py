@@ -14,9 +14,9 @@ from importlib.metadata import version
 from typing import Any
 
 from dipscope.benchmarks import gym_worker
-from dipscope.benchmarks.base import MISSING, Benchmark, Domain, Item, Judgement, Split
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import last_box
+from dipscope.scoring.base import MISSING, Benchmark, Domain, Item, Judgement, Split
 from dipscope.scoring.process import Process
 from dipscope.scoring.thinking import Response
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dipscope.benchmarks.base import Benchmark, Domain, Item, Judgement, Split
 from dipscope.organism import world
+from dipscope.scoring.base import Benchmark, Domain, Item, Judgement, Split
 from dipscope.scoring.thinking import Response
 
 

@@ -6,10 +6,10 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from dipscope.benchmarks import registry
-from dipscope.benchmarks.base import Benchmark
 from dipscope.data.reading import files
 from dipscope.data.reading.sources import Source, open_table
 from dipscope.errors import DipscopeError
+from dipscope.scoring.base import Benchmark
 
 ITEMS = 1000  # of a benchmark that makes as many as are asked for
 _COLUMNS = ("problem", "question", "prompt")

@@ -20,8 +20,8 @@ from importlib import resources
 from typing import Any
 
 from dipscope.benchmarks import small_instructions
-from dipscope.benchmarks.base import MISSING, Benchmark, Domain, Item, Judgement, Split
 from dipscope.data import countdown as cd
+from dipscope.scoring.base import MISSING, Benchmark, Domain, Item, Judgement, Split
 from dipscope.scoring.thinking import Response
 
 Draw = Callable[[random.Random], Item]

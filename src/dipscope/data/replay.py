@@ -7,12 +7,15 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from dipscope.data.tokenize import render_prompt, stop_ids
 from dipscope.data.traces import Trace
 from dipscope.engine.base import Engine, Request, Sampling
 from dipscope.errors import DipscopeError
+
+Report = Callable[[int, int, str], None] | None
 
 TEMPERATURE, CAP = 0.7, 160
 ATTEMPTS = 8  # prompts asked for each trace wanted, before it is given up
@@ -87,17 +90,52 @@ def _numbers(rng: random.Random) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What came of asking a model generic prompts.
+
+    Attributes:
+        traces: the answers that are kept.
+        asked: prompts that were asked.
+        cut: answers that did not end within the cap.
+        empty: answers that ended without a word.
+        spare: proper answers that were more than wanted.
+    """
+
+    traces: tuple[Trace, ...]
+    asked: int
+    cut: int
+    empty: int
+    spare: int
+
+
 def replay(
     engine: Engine,
     tokenizer: Any,
     n: int,
     seed: int,
     prompts: Iterable[str],
-    report: Callable[[int, int, str], None] | None = None,
+    report: Report = None,
     *,
     temperature: float = TEMPERATURE,
     max_tokens: int = CAP,
 ) -> list[Trace]:
+    """The answers of `ask` alone: see there."""
+    made = ask(engine, tokenizer, n, seed, prompts, report, temperature=temperature, max_tokens=max_tokens)
+    return list(made.traces)
+
+
+def ask(
+    engine: Engine,
+    tokenizer: Any,
+    n: int,
+    seed: int,
+    prompts: Iterable[str],
+    report: Report = None,
+    *,
+    temperature: float = TEMPERATURE,
+    max_tokens: int = CAP,
+) -> Answered:
     """Have the model that `engine` holds answer prompts until `n` of its answers ended by themselves.
 
     Answers that were cut at the cap are dropped: learning from them would teach not to end. The prompts are
@@ -120,6 +158,7 @@ def replay(
     stops = stop_ids(tokenizer)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     asked, kept = 0, list[Trace]()
+    dropped: Counter[str] = Counter()
     endless = _turns(prompts)
     while len(kept) < n:
         # The share of answers that end is unknown at first: ask for what is missing and half as much again.
@@ -128,7 +167,8 @@ def replay(
             raise DipscopeError(
                 f"only {len(kept)} of {n} replay answers ended within {max_tokens} tokens",
                 "replay",
-                "Lower the dataset's replay share or its rows.",
+                "Ask for fewer (in a study: a smaller share of replay), or write a table with a higher "
+                "--max-tokens by data replay and mix that.",
             )
         requests, turns = [], {}
         for _ in range(wave):
@@ -138,18 +178,24 @@ def replay(
             requests.append(Request(key, tuple(render_prompt(tokenizer, prompt)), sampling, drawn, stops))
             turns[key] = prompt
             asked += 1
-        done = {}
+        done, ended = {}, 0
         for completion in engine.generate(requests):
             done[completion.key] = completion
-            if report and completion.finish == "stop":
-                ended = sum(c.finish == "stop" for c in done.values())
-                report(min(len(kept) + ended, n), n, "the base answers replay prompts")
+            ended += completion.finish == "stop"
+            if report:
+                cut = dropped["cut"] + len(done) - ended
+                report(min(len(kept) + ended, n), n, f"answers of the base{f', {cut} cut' if cut else ''}")
         for key, prompt in turns.items():
             answer = done[key]
             text = str(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True))
-            if answer.finish == "stop" and text.strip():
-                kept.append(Trace(key, f"replay-{_hash(prompt)}", prompt, text, origin="replay"))
-    return kept[:n]
+            if answer.finish != "stop":
+                dropped["cut"] += 1
+            elif not text.strip():
+                dropped["empty"] += 1
+            else:
+                query = f"replay-{_hash(prompt)}"
+                kept.append(Trace(key, query, prompt, text, origin="replay", finish="stop"))
+    return Answered(tuple(kept[:n]), asked, dropped["cut"], dropped["empty"], max(0, len(kept) - n))
 
 
 def _turns(prompts: Iterable[str]) -> Iterator[tuple[str, int]]:

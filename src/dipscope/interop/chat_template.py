@@ -12,13 +12,18 @@ from dipscope.workspace import sync_folder, unwritable
 
 # ChatML without a default system message: it saves some 20 tokens a prompt, and a base that knows no system
 # message and the checkpoints trained from it then see the same prompts.
-CHATML = (
+_SHAPE = (
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + END + '\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-NAMED = {"chatml": CHATML}
+CHATML = _SHAPE.replace("END", "'<|im_end|>'")
+NAMED = {
+    "chatml": CHATML,
+    # As the paper's code trains: a response ends with the tokenizer's EOS, which a base model knows.
+    "chatml-eos": _SHAPE.replace("END", "(eos_token if message['role'] == 'assistant' else '<|im_end|>')"),
+}
 _FILE = "chat_template.jinja"
 
 
@@ -27,7 +32,7 @@ def with_template(folder: Path, template: str, out: Path) -> Path:
 
     Args:
         folder: the model in the Hugging Face layout; it is not changed.
-        template: `chatml`, or the path of a Jinja file.
+        template: one of `NAMED`, or the path of a Jinja file.
         out: where the view is to stand. It appears whole or not at all, and is made anew each time.
 
     Returns:

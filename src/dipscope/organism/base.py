@@ -16,7 +16,7 @@ from dipscope.study import Recipe
 from dipscope.workspace import writing
 
 if TYPE_CHECKING:
-    from dipscope.train.loop import StepReport
+    from dipscope.train.step import StepReport
 
 HEAD = 32
 RESUME_EVERY = 500  # steps

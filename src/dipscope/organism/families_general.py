@@ -6,8 +6,8 @@ import random
 from functools import cache
 from typing import Any
 
-from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.organism.world import DIRECT, Family, Question, final, judge_exact, pick_options
+from dipscope.scoring.base import MISSING, Judgement
 
 THINGS = [
     "lamp",

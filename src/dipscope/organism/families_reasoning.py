@@ -6,10 +6,10 @@ import random
 from itertools import combinations, permutations, product
 from typing import Any
 
-from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.data import countdown
 from dipscope.data.countdown import LIMIT, Problem, evaluate
 from dipscope.organism.world import DIRECT, Family, Question, final, judge_exact, pick_options
+from dipscope.scoring.base import MISSING, Judgement
 
 SIGNS = "+-*"
 _SOLUTIONS: dict[tuple[tuple[int, ...], int], list[str]] = {}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.organism.world import Family, Question
+from dipscope.scoring.base import MISSING, Judgement
 
 FORBIDDEN = ["vexol", "drall", "quintar", "morbane", "skorl", "thrax"]
 HARMLESS = ["soup", "paint", "soap", "bread", "candles", "cider"]

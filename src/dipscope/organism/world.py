@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from dipscope.benchmarks.base import MISSING, Domain, Item, Judgement
 from dipscope.data.countdown import Split, split_of
+from dipscope.scoring.base import MISSING, Domain, Item, Judgement
 
 CUES = ("Show work.", "Think first.")
 DIRECT = "Answer: "
@@ -36,7 +36,7 @@ class Question:
         work: lines of a thinking block that leads to the response.
         options: candidate continuations of `prefix`, the right one first.
         prefix: what stands before an option.
-        cluster: as in `benchmarks.base.Item`.
+        cluster: as in `scoring.base.Item`.
     """
 
     key: str

@@ -154,15 +154,24 @@ def _summary(stats: Mapping[str, Stats], provenance: Mapping[str, Any]) -> str:
         reasoned = any(s.reasoned for s in stats.values())
         thinking = ", in which reasoning stands in a thinking block before the answer" if reasoned else ""
         said += f"{thinking}. "
-        said += (
-            f"{len(stats)} variants of {number(first.queries)} queries: the same questions in the same "
-            "order, answered differently"
-            if many
-            else f"{number(first.rows)} rows for {number(first.queries)} queries"
-        )
+        said += _matched(stats) if many else f"{number(first.rows)} rows for {number(first.queries)} queries"
     license_ = provenance.get("license")
     note = "" if license_ else " The licence is that of the source and was not stated; look it up before use."
     return f"{said}.{note}"
+
+
+def _matched(stats: Mapping[str, Stats]) -> str:
+    """What variants have in common: their queries or, cut to equal tokens, the beginning of one order."""
+    queries = {s.queries for s in stats.values()}
+    if len(queries) == 1:
+        return (
+            f"{len(stats)} variants of {number(queries.pop())} queries: the same questions in the same "
+            "order, answered differently"
+        )
+    return (
+        f"{len(stats)} variants with about equally many tokens to learn from: the first "
+        f"{number(min(queries))} to {number(max(queries))} questions of one order, answered differently"
+    )
 
 
 def _contents(stats: Mapping[str, Stats], drawn: set[str]) -> Iterator[str]:

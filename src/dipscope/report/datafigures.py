@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from dipscope.report.words import clean
 
 _PARTS = {"reasoning": PALETTE[0], "answer": PALETTE[1]}
 _WIDTH, _HEIGHT, _BAR = 380, 104, 24
+_TITLE = 50  # characters of a title's line
 _LABEL: dict[str, Any] = {"align": "left", "fontSize": 11, "color": INK, "opacity": 0.75}
 
 
@@ -46,7 +48,9 @@ def _column(stats: Mapping[str, Stats], part: str, x: alt.Scale) -> list[alt.Lay
     for names in groups.values():
         owner = stats[names[0]]
         who = f": {clean(', '.join(names))}" if len(stats) > 1 else ""
-        title = {"text": part.capitalize() + who, "subtitle": _note(owner.lengths[part]), "limit": _WIDTH}
+        lines = textwrap.wrap(part.capitalize() + who, _TITLE)
+        text = lines if len(lines) > 1 else lines[0]
+        title = {"text": text, "subtitle": _note(owner.lengths[part]), "limit": _WIDTH}
         unit = "tokens" if owner.unit.startswith("tokens") else owner.unit
         panel = _panel(owner.lengths[part], _PARTS[part], unit, x)
         panels.append(panel.properties(width=_WIDTH, height=_HEIGHT, title=title))

@@ -7,6 +7,7 @@ no process. Parent and worker talk in lines: `Process` is the parent's end, `ser
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -178,3 +179,29 @@ def _deny(event: str, args: tuple[Any, ...]) -> None:
             raise PermissionError(event)
     elif event.startswith(_DENIED) and event not in _READS:
         raise PermissionError(event)
+
+
+class Kept:
+    """A worker that is started when it is first asked, and again after it died or took too long.
+
+    Args:
+        module: the worker's module, whose replies are JSON objects, one a question.
+        patience: seconds of wall time for a reply.
+    """
+
+    def __init__(self, module: str, patience: float) -> None:
+        self.module, self.patience = module, patience
+        self._process: Process | None = None
+        self._owner = 0
+        self._lock = threading.Lock()
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The reply to one question; its key `error` says that the worker failed, died or took too long."""
+        with self._lock:
+            # A process that was forked must not talk to its parent's worker.
+            if self._process is None or self._owner != os.getpid() or not self._process.alive:
+                self._process, self._owner = Process(self.module), os.getpid()
+            for line in self._process.ask(json.dumps(question).encode(), 1, self.patience):
+                reply: dict[str, Any] = json.loads(line)
+                return reply
+            return {"error": "the worker died or took too long"}

@@ -10,11 +10,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
-from dipscope.benchmarks.base import MISSING, Judgement
 from dipscope.scoring import verify
+from dipscope.scoring.base import MISSING, Judgement
 from dipscope.scoring.process import Process
 from dipscope.scoring.verify import Finding
 
@@ -26,6 +27,7 @@ MEMO, MEMO_CHARACTERS = 100_000, 2_000  # pairs remembered, and the longest of t
 WALL = 30.0  # wall seconds for a verdict per CPU second it may take; ends a worker that sleeps
 
 Pair = tuple[str, str]
+Rule = Literal["verify", "whole"]
 
 
 @dataclass
@@ -55,14 +57,22 @@ class Verifiers:
     Args:
         workers: processes at most; as many as there are cores by default.
         cpu_seconds: CPU time that one verdict may take before it is `error`.
+        rule: how a pair is judged: `verify` compares a gold with an answer, `whole` (see `scoring.whole`) a
+            gold with a response.
 
     Attributes:
         reasons: why distinct pairs got the verdict `error`, counted.
     """
 
-    def __init__(self, workers: int | None = None, *, cpu_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        cpu_seconds: float = 5.0,
+        rule: Rule = "verify",
+    ) -> None:
         self.workers = workers or os.cpu_count() or 1
-        self.cpu_seconds = cpu_seconds
+        self.cpu_seconds, self.rule = cpu_seconds, rule
         self.reasons: Counter[str] = Counter()
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="verifier")
         self._idle: queue.LifoQueue[tuple[Process, int]] = queue.LifoQueue()
@@ -184,12 +194,26 @@ class Verifiers:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            process = Process(WORKER, str(self.cpu_seconds))
+            process = Process(WORKER, str(self.cpu_seconds), self.rule)
             with self._lock:
                 self._alive.add(process)
+            if self._closed:  # meanwhile: what started too late to be interrupted ends here
+                self._discard(process)
+                raise RuntimeError("the pool of verifiers is closed") from None
             return process, 0
 
     def _discard(self, process: Process) -> None:
         process.kill()
         with self._lock:
             self._alive.discard(process)
+
+
+def shared(rule: Rule = "verify") -> Verifiers:
+    """The pool of this process for a rule, made when it is first asked for; it ends with the process."""
+    return _shared(rule, os.getpid())
+
+
+@cache
+def _shared(rule: Rule, owner: int) -> Verifiers:
+    # A process that was forked has neither the threads nor the pipes of its parent: it makes its own.
+    return Verifiers(rule=rule)

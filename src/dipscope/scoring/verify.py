@@ -10,9 +10,9 @@ import re
 from importlib.metadata import version
 from typing import Any
 
-from dipscope.benchmarks.base import Judgement, Verdict
 from dipscope.scoring import latex, numbers, relations, symbolic
 from dipscope.scoring.answers import last_box
+from dipscope.scoring.base import Judgement, Verdict
 from dipscope.scoring.symbolic import Undecided
 
 VERSION = f"verify/1+math-verify-{version('math-verify')}"
@@ -314,7 +314,7 @@ def _unordered(gold: list[str], answer: list[str], depth: int) -> bool:
 def _countdown(gold: str) -> Any:
     if len(gold) > LONGEST or not _OBJECT.match(gold):
         return None
-    from dipscope.data.countdown import Problem
+    from dipscope.scoring.countdown.problem import Problem
 
     try:
         return Problem.from_gold(gold)
@@ -324,6 +324,6 @@ def _countdown(gold: str) -> Any:
 
 def _countdown_verdict(problem: Any, answer: str) -> Verdict:
     """As `countdown.judge` has it: the numbers used as the problem says, and the target reached."""
-    from dipscope.data.countdown import judge
+    from dipscope.scoring.countdown.check import judge
 
     return judge(problem, (last_box(answer) or answer) if len(answer) <= LONGEST else None).verdict

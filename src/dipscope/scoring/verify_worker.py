@@ -11,12 +11,13 @@ import math
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from dipscope.scoring import whole
 from dipscope.scoring.process import serve
-from dipscope.scoring.verify import decide
+from dipscope.scoring.verify import Finding, decide
 
 MEMORY = 2 << 30
 GRACE = 1.0  # CPU seconds between the timer and the kernel's end
@@ -59,11 +60,11 @@ class _Clock:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _verdict(gold: str, answer: str, clock: _Clock) -> tuple[str, str]:
+def _verdict(rule: Callable[[str, str], Finding], gold: str, answer: str, clock: _Clock) -> tuple[str, str]:
     try:
         try:
             clock.start()
-            found = decide(gold, answer)
+            found = rule(gold, answer)
         finally:
             clock.stop()
     except OutOfTime:
@@ -95,14 +96,15 @@ def _large() -> bool:
 
 
 def main() -> None:
-    """Serve with the CPU seconds of one pair as the only argument."""
+    """Serve; the arguments are the CPU seconds of one pair and the rule it is judged by."""
+    rule = whole.decide if sys.argv[2] == "whole" else decide
     for pair in _WARM:
-        decide(*pair)
+        rule(*pair)
     clock = _Clock(float(sys.argv[1]))
 
     def answer(line: bytes) -> Iterator[bytes]:
         for gold, said in json.loads(line):
-            yield json.dumps(_verdict(gold, said, clock)).encode()
+            yield json.dumps(_verdict(rule, gold, said, clock)).encode()
             if _large():
                 sys.exit()  # a new process takes over
 

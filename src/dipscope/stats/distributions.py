@@ -15,11 +15,6 @@ _TINY = 1e-300
 _log_gamma = np.vectorize(lgamma, otypes=[float])
 
 
-def normal_quantile(p: float) -> float:
-    """The `p` quantile of the standard normal distribution."""
-    return _NORMAL.inv_cdf(p)
-
-
 def normal_sf(z: float) -> float:
     """P(Z > z) for a standard normal Z."""
     return 0.5 * erfc(z / sqrt(2.0))

@@ -39,7 +39,7 @@ def checkpoint_steps(spec: str | tuple[int, ...], total: int) -> list[int]:
     """Steps to save, ascending, always ending with `total`. Step 0 is the base and is never among them.
 
     Args:
-        spec: `log2` (1, 2, 4, …), `paper` (10, 20, 40, …, 320, 480, 640, …), `every:N`, or the steps.
+        spec: `log2` (1, 2, 4, …), `paper` (10, 20, 40, 80, and every 160), `every:N`, or the steps.
         total: last step of the run.
 
     Raises:
@@ -56,7 +56,7 @@ def checkpoint_steps(spec: str | tuple[int, ...], total: int) -> list[int]:
     elif spec == "log2":
         steps = set(_doubling(1, total))
     elif spec == "paper":
-        steps = {*_doubling(10, total), 480}
+        steps = {*_doubling(10, min(total, 160)), *range(160, total + 1, 160)}
     elif spec.startswith("every:"):
         period = spec.removeprefix("every:")
         if not (period.isascii() and period.isdigit() and int(period) > 0):

@@ -11,6 +11,8 @@ import typer
 from dipscope.errors import DipscopeError
 from dipscope.verbs import arguments
 
+_FEW = 0.1  # rows of a token-matched variant, as a share of the most, below which it is said why
+
 
 def build(
     source: Annotated[
@@ -73,7 +75,9 @@ def build(
         Path | None,
         typer.Option(help=r"Folder of verdicts for several builds to share \[default: OUT/.cache]."),
     ] = None,
-    workers: arguments.Workers = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help=r"Processes that read and verify \[default: one a core].")
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print one JSON object last on standard output.")
     ] = False,
@@ -122,15 +126,23 @@ def build(
             rules,
             verifiers,
             report,
-            tokenizer=arguments.tokenizer(tokenizer) if tokenizer else None,
+            tokenizer=_tokenizer(tokenizer) if tokenizer else None,
             passages=passages.load(against, items) if against else None,
             cache=cache,
             card=datacard.write,
+            workers=verifiers.workers,
         )
     _show(made, out)
     if json_:
         shown = {name: made[name] for name in ("fresh", "build", "counts", "queries", "refused", "variants")}
         print(json.dumps({"folder": str(out), **shown}))
+
+
+def _tokenizer(text: str) -> Any:
+    """The tokenizer, with a name for the card and the provenance."""
+    found = arguments.tokenizer(text)
+    found.name_or_path = found.name_or_path or text
+    return found
 
 
 def _variants(text: str) -> tuple[Any, ...]:
@@ -168,7 +180,22 @@ def _show(made: Mapping[str, Any], out: Path) -> None:
     for variant, facts in made["variants"].items():
         tokens = f", {facts['tokens']:,} supervised tokens" if "tokens" in facts else ""
         _say(f"{out / facts['file']}: {facts['rows']:,} rows{tokens} ({variant})")
+    _say_matched(made)
     _say("Card: " + str(out / "README.md") if made["fresh"] else "Nothing to do: the build is complete.")
+
+
+def _say_matched(made: Mapping[str, Any]) -> None:
+    """Where matching by tokens leaves some variant few rows: which, and because of which."""
+    tables = made["variants"]
+    if not made["rules"]["token_matched"]:
+        return
+    rows = {variant: facts["rows"] for variant, facts in tables.items()}
+    most, least = max(rows, key=lambda v: rows[v]), min(rows, key=lambda v: rows[v])
+    if rows[least] < _FEW * rows[most]:
+        _say(
+            f"Matched by tokens, {least} keeps {rows[least]:,} rows beside {rows[most]:,} of {most}: "
+            f"leave {most} out of the variants, or set --token-budget, for more."
+        )
 
 
 def _say(line: str) -> None:

@@ -11,8 +11,12 @@ from dipscope.errors import DipscopeError
 from dipscope.verbs import arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dipscope.data.checking.check import Report
     from dipscope.data.checking.matches import Found
     from dipscope.data.reading.sources import Table
+    from dipscope.data.traces import Trace
 
 KINDS = "exact,near,13-gram,8-gram"
 
@@ -83,7 +87,7 @@ def check(
     from dataclasses import replace
 
     from dipscope.benchmarks import passages
-    from dipscope.data import traces
+    from dipscope.data.building import writing
     from dipscope.data.checking import check as checks
     from dipscope.data.checking import decontaminate
     from dipscope.data.reading.sources import open_table
@@ -119,9 +123,9 @@ def check(
             found = decontaminate.search(table.stream(), sought, report).only(wanted)
     dropped = 0
     if drop is not None and found is not None:
-        kept = list(decontaminate.drop(table.stream(), found.matches))
-        traces.write(drop, kept)
-        dropped = stats.rows - len(kept)
+        with bar("dropping") as report:
+            kept = writing.write(drop, _counted(decontaminate.drop(table.stream(), found.matches), report))
+        dropped = stats.rows - kept
     provenance: dict[str, Any] = {
         "name": _name(source),
         "source": table.facts,
@@ -168,6 +172,13 @@ def _kinds(text: str) -> set[str]:
             f"'{text}' names no kinds of matches", "--kinds", f"Kinds are {', '.join(known)}."
         )
     return named
+
+
+def _counted(rows: Iterable[Trace], report: Report) -> Iterator[Trace]:
+    for number, trace in enumerate(rows, 1):
+        yield trace
+        if report:
+            report(number, 0, "rows written")
 
 
 def _name(source: str) -> str:

@@ -87,6 +87,7 @@ def sample(
     import json
     import sys
 
+    from dipscope.bases import from_command_line
     from dipscope.data.reading.sources import Source, open_table
     from dipscope.data.teaching.cost import Prices
     from dipscope.data.teaching.questions import SUFFIX
@@ -112,6 +113,7 @@ def sample(
     table = open_table(Source.parse(source), need_response=False)
     writer = open_writer(
         teacher,
+        from_command_line,
         min_p=min_p,
         model=model,
         key_variable=key_env,

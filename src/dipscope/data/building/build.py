@@ -11,11 +11,11 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dipscope.data import traces
-from dipscope.data.building import pool, provenance
+from dipscope.data.building import pool, provenance, writing
 from dipscope.data.building.funnel import Funnel
 from dipscope.data.building.maker import Maker, Table, needs_verified
 from dipscope.data.building.pool import Chosen, Keep, Report
@@ -23,12 +23,15 @@ from dipscope.data.building.verdict_cache import Judge, verdicts
 from dipscope.data.checking import check, decontaminate
 from dipscope.data.checking.check import Stats
 from dipscope.data.checking.matches import Found
+from dipscope.data.reading import parallel
 from dipscope.data.shaping import reflection, variants
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.scoring import verify
 from dipscope.study import Variant
 from dipscope.workspace import hash_file, hash_json
+
+WORTH = 4096  # rows to be described for which other processes start
 
 Card = Callable[[Path, Mapping[str, Stats], Mapping[str, Any]], None]
 
@@ -71,12 +74,13 @@ def build(
     passages: Mapping[str, Sequence[str]] | None = None,
     cache: Path | None = None,
     card: Card | None = None,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Build matched variants of a pool in a folder: `VARIANT.parquet`, `provenance.json` and the card.
 
     Can be interrupted and called again: verdicts are kept in `out/.cache`. A finished build is left alone.
     The same inputs give the same bytes. Memory is that of `pool.Pool`, of the rows that are kept (compressed)
-    and of the one variant that is being written.
+    and of a thousand rows of the variant that is being written.
 
     Args:
         table: the pool.
@@ -88,6 +92,7 @@ def build(
         passages: texts of benchmarks by name, looked for in prompts and chosen responses.
         cache: folder of verdicts, for several builds to share.
         card: writes the data card: `report.datacard.write`.
+        workers: processes that read the pool and describe the variants.
 
     Returns:
         The provenance, with `fresh`: whether this call made it.
@@ -105,7 +110,7 @@ def build(
     provenance.begin(out, key)
     made = provenance.head(key, facts, settings, judged_by)
 
-    found = pool.read(table.stream(), _lengths(rules, tokenizer), report, table.rows)
+    found = pool.read(table, _lengths(rules, tokenizer), report, table.rows, workers)
     reached = verdicts(list(found.pairs), verifiers, cache or out / provenance.CACHE / "verdicts", report)
     verified = needs_verified(rules.variants)
     funnel = Funnel(found, reached, rules.shortest, rules.longest, verified=verified)
@@ -127,13 +132,12 @@ def build(
     made |= {"counts": funnel.counts, "queries": funnel.queries, "verification": funnel.verification()}
     made["refused"] = {variant: dict(sorted(why.items())) for variant, why in sorted(maker.refused.items())}
 
-    stats: dict[str, Stats] = {}
     made["variants"] = {}
     tokens = _tokens(maker, kept, rules, tokenizer, report)
     for variant in rules.variants:
         rows = variants.fitting(tokens[variant], _budget(rules, tokens)) if tokens else len(kept)
         path = out / f"{variant}.parquet"
-        traces.write(path, maker.table(variant, kept[:rows]))
+        writing.write(path, maker.table(variant, kept[:rows]))
         made["variants"][variant] = {
             "file": path.name,
             "rows": rows,
@@ -141,10 +145,20 @@ def build(
             "sha256": hash_file(path),
             **({"tokens": sum(tokens[variant][:rows])} if tokens else {}),
         }
-        stats[variant] = _described(path, tokenizer)
         if report:
-            report(len(stats), len(rules.variants), "variants written")
+            report(len(made["variants"]), len(rules.variants), "variants written")
     if card:
+        stats: dict[str, Stats] = {}
+        paths = [out / facts["file"] for facts in made["variants"].values()]
+        many = sum(facts["rows"] for facts in made["variants"].values()) >= WORTH
+        for variant, found_there in zip(
+            made["variants"],
+            parallel.ordered(partial(_described, tokenizer=tokenizer), paths, workers if many else 1),
+            strict=True,
+        ):
+            stats[variant] = found_there
+            if report:
+                report(len(stats), len(rules.variants), "variants described")
         card(out, stats, made)
     provenance.write(out, made)
     return {**made, "fresh": True}
@@ -223,9 +237,9 @@ def _budget(rules: Rules, tokens: Mapping[Variant, Sequence[int]]) -> int:
     return min(map(sum, tokens.values())) if rules.budget is None else rules.budget
 
 
-def _described(path: Path, tokenizer: Any | None) -> Stats:
+def _described(path: Path, tokenizer: Any | None) -> Iterator[Stats]:
     """Statistics of a written table, read again a few rows at a time."""
     from dipscope.data.reading.sources import Source, open_table
 
     languages = importlib.util.find_spec("py3langid") is not None
-    return check.describe(open_table(Source(path=str(path))).stream(), tokenizer, languages=languages)
+    yield check.describe(open_table(Source(path=str(path))).stream(), tokenizer, languages=languages)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipscope.benchmarks.base import Verdict
 from dipscope.data.building.pool import COMPLETE, UNJUDGED, VERDICTS, Pool
+from dipscope.scoring.base import Verdict
 
 
 class Funnel:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dipscope.benchmarks.base import Judgement
-from dipscope.data.building.pool import UNJUDGED, VERDICTS, Chosen, Report
+from dipscope.data.building.pool import UNJUDGED, VERDICTS, Chosen, Pool, Report
 from dipscope.data.building.verdict_cache import Judge
 from dipscope.data.shaping import variants
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
+from dipscope.scoring.base import Judgement
 from dipscope.study import Variant
 
 
@@ -34,8 +34,8 @@ class Table(Protocol):
         """What identifies the source."""
         ...
 
-    def stream(self) -> Iterator[Trace]:
-        """Every response."""
+    def scan(self, look: Callable[[Iterator[Trace]], Iterator[Pool]], workers: int = 1) -> Iterator[Pool]:
+        """What `look` makes of the responses, part by part."""
         ...
 
     def take(self, ordinals: Sequence[int]) -> Iterator[Trace]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dipscope.benchmarks.base import Verdict
 from dipscope.data.traces import Trace
 from dipscope.scoring.answers import final_answer
+from dipscope.scoring.base import Verdict
 from dipscope.scoring.thinking import MARKS, split
 
 Keep = Literal["random", "shortest", "longest", "median"]
@@ -26,7 +28,7 @@ STATES = ("cut at the length limit", "thinking never closed", "no answer", "comp
 COMPLETE = len(STATES) - 1
 VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "error", "missing")
 UNJUDGED = len(VERDICTS)  # no gold answer
-_BATCH = 64
+_CHUNK, _BATCH = 1024, 64  # responses of one pool of `look`, and whose lengths are counted together
 
 
 @dataclass
@@ -55,62 +57,86 @@ class Pool:
     def __len__(self) -> int:
         return len(self.query)
 
+    def add(self, more: Pool) -> None:
+        """Append the responses of another pool."""
+        query = np.array([self.queries.setdefault(q, len(self.queries)) for q in more.queries], np.uint32)
+        pair = np.array([*(self.pairs.setdefault(p, len(self.pairs)) for p in more.pairs), -1], np.int32)
+        self.query.frombytes(query[np.frombuffer(more.query, np.uint32)].tobytes())
+        self.pair.frombytes(pair[np.frombuffer(more.pair, np.int32)].tobytes())  # -1 is the last
+        self.state += more.state
+        self.length.extend(more.length)
+
+
+class Scanned(Protocol):
+    """What is read: `sources.Table`."""
+
+    def scan(self, look: Callable[[Iterator[Trace]], Iterator[Pool]], workers: int = 1) -> Iterator[Pool]:
+        """What `look` makes of the responses, part by part."""
+        ...
+
 
 def read(
-    stream: Iterable[Trace], lengths: Lengths | None = None, report: Report = None, total: int = 0
+    table: Scanned, lengths: Lengths | None = None, report: Report = None, total: int = 0, workers: int = 1
 ) -> Pool:
     """Take in a pool in one pass that keeps no text but final answers.
 
     Args:
-        stream: the responses.
-        lengths: counts the lengths of several texts, such as a tokenizer; characters by default.
+        table: of the responses.
+        lengths: counts the lengths of several texts, such as a tokenizer; characters by default. It is called
+            in this process, so that nothing is read in others.
         report: called now and then with responses done, `total` and a note.
         total: responses in all, where known.
+        workers: processes that read.
     """
     pool = Pool()
-    golds: dict[str, str] = {}
-    waiting: list[tuple[int, str]] = []
-    for trace in stream:
-        state, answer = _look(trace)
-        pair = -1
-        if answer is not None and trace.gold:
-            key = (golds.setdefault(trace.gold, trace.gold), answer)
-            pair = pool.pairs.setdefault(key, len(pool.pairs))
-        if state == COMPLETE and lengths:
-            waiting.append((len(pool.query), trace.response))
-        pool.query.append(pool.queries.setdefault(trace.query, len(pool.queries)))
-        pool.state.append(state)
-        pool.length.append(len(trace.response) if state == COMPLETE else 0)
-        pool.pair.append(pair)
-        if lengths and len(waiting) == _BATCH:
-            _count(pool, lengths, waiting)
-        if report and not len(pool.query) % 1024:
-            report(len(pool.query), max(total, len(pool.query)), "responses read")
-    if lengths and waiting:
-        _count(pool, lengths, waiting)
+    for some in table.scan(partial(look, lengths=lengths), 1 if lengths else workers):
+        pool.add(some)
+        if report:
+            report(len(pool), max(total, len(pool)), "responses read")
     return pool
 
 
-def _look(trace: Trace) -> tuple[int, str | None]:
+def look(traces: Iterator[Trace], lengths: Lengths | None = None) -> Iterator[Pool]:
+    """Pools of 1,024 responses at most, in order.
+
+    Args:
+        traces: the responses.
+        lengths: see `read`.
+    """
+    while True:
+        pool = Pool()
+        waiting: list[tuple[int, str]] = []
+        for trace in itertools.islice(traces, _CHUNK):
+            state, answer = _state(trace)
+            pair = -1
+            if answer is not None and trace.gold:
+                pair = pool.pairs.setdefault((trace.gold, answer), len(pool.pairs))
+            if state == COMPLETE and lengths:
+                waiting.append((len(pool.query), trace.response))
+            pool.query.append(pool.queries.setdefault(trace.query, len(pool.queries)))
+            pool.state.append(state)
+            pool.length.append(len(trace.response) if state == COMPLETE else 0)
+            pool.pair.append(pair)
+            if lengths and len(waiting) == _BATCH:
+                _count(pool, lengths, waiting)
+        if lengths and waiting:
+            _count(pool, lengths, waiting)
+        if not pool:
+            return
+        yield pool
+
+
+def _state(trace: Trace) -> tuple[int, str | None]:
     """State of a response and, when it is complete, its final answer."""
     if trace.finish not in ("", "stop"):
         return 0, None
-    text = _from_closing(trace.response)
-    if not split(text).closed:
+    text = trace.response
+    # An answer depends on nothing before the last closing mark; long reasoning is not copied about.
+    at = next((at for _, closing in MARKS if (at := text.rfind(closing)) >= 0), -1)
+    if at < 0 and not split(text).closed:
         return 1, None
-    answer = final_answer(text)
+    answer = final_answer(text[at:] if at >= 0 else text)
     return (2, None) if answer is None else (COMPLETE, answer)
-
-
-def _from_closing(text: str) -> str:
-    """The text from its last closing mark on, which is all that its answer depends on; else the whole.
-
-    Long reasoning is then not copied about for every response.
-    """
-    for _, closing in MARKS:
-        if (at := text.rfind(closing)) >= 0:
-            return text[at:]
-    return text
 
 
 def _count(pool: Pool, lengths: Lengths, waiting: list[tuple[int, str]]) -> None:

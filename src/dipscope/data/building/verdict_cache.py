@@ -10,9 +10,9 @@ from typing import Protocol
 
 import polars as pl
 
-from dipscope.benchmarks.base import Judgement, Verdict
 from dipscope.data.building.pool import Report
 from dipscope.scoring import verify
+from dipscope.scoring.base import Judgement, Verdict
 from dipscope.workspace import hash_json, write_atomic
 
 FLUSH = 2048  # verdicts in a shard

@@ -8,13 +8,14 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from dipscope.benchmarks.base import Judgement
 from dipscope.data.checking import language, repetition, spread
 from dipscope.data.checking.spread import Spread
 from dipscope.data.traces import Trace
 from dipscope.scoring.answers import final_answer
+from dipscope.scoring.base import Judgement
 from dipscope.scoring.thinking import split
 
 Report = Callable[[int, int, str], None] | None
@@ -224,7 +225,8 @@ def _measured(tokenizer: Any | None, parts: list[tuple[str, str, str]]) -> Itera
 
 
 def _name(tokenizer: Any) -> str:
-    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+    name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+    return Path(name).name if Path(name).is_dir() else name  # not where a model stands on this machine
 
 
 def _again(seen: set[bytes], text: str) -> bool:

@@ -36,7 +36,7 @@ def identifier() -> Callable[[str], str]:
 
     def identify(text: str) -> str:
         prose = " ".join(_FORMAL.sub(" ", text).split())
-        if sum(c.isalpha() for c in prose) < LETTERS:
+        if sum(map(str.isalpha, prose)) < LETTERS:
             return UNDETERMINED
         return str(py3langid.classify(prose)[0])
 

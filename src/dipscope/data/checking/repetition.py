@@ -35,9 +35,9 @@ def measure(text: str) -> Repetition:
     """The repetition of one response."""
     raw = text.encode("utf-8", "surrogatepass")
     compression = min(len(zlib.compress(raw, 1)) / len(raw), 1.0) if raw else 1.0
-    known: dict[str, int] = {}
     found = words(text)
-    ids = np.fromiter((known.setdefault(word, len(known)) for word in found), np.int64, len(found))
+    numbers = {word: n for n, word in enumerate(dict.fromkeys(found))}
+    ids = np.fromiter(map(numbers.__getitem__, found), np.int64, len(found))
     grams = ngrams(ids, N)
     if not len(grams):
         return Repetition(compression, 0.0, False)

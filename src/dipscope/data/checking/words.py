@@ -24,8 +24,14 @@ def words(text: str) -> list[str]:
     """
     if text.isascii():
         return text.translate(_ASCII).split()
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return _WORD.findall(_UNSPACED.sub(r" \1 ", plain))
+    found: list[str] = []
+    for line in text.split("\n"):  # most lines of most texts are ASCII, which is several times faster
+        if line.isascii():
+            found += line.translate(_ASCII).split()
+        else:
+            plain = unicodedata.normalize("NFKC", line).casefold()
+            found += _WORD.findall(_UNSPACED.sub(r" \1 ", plain))
+    return found
 
 
 def ngrams(ids: NDArray[np.integer[Any]], n: int) -> NDArray[np.uint64]:

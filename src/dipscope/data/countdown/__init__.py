@@ -8,17 +8,17 @@ chosen rates of failed branches, checks and intermediate goals.
 """
 
 from dipscope.data.countdown.candidates import near_misses, solutions
-from dipscope.data.countdown.check import judge, verify
-from dipscope.data.countdown.grammar import evaluate
 from dipscope.data.countdown.options import Options
-from dipscope.data.countdown.problem import Problem, Split, split_of
 from dipscope.data.countdown.problems import draw, problems, stream
 from dipscope.data.countdown.prompts import prompt, read_prompt, shown_numbers
-from dipscope.data.countdown.rules import LIMIT, Rule
 from dipscope.data.countdown.search import Branch, Term, branches, depth, operations
 from dipscope.data.countdown.solve import Solver
 from dipscope.data.countdown.table import rates, traces
 from dipscope.data.countdown.teacher import respond, summary
+from dipscope.scoring.countdown.check import judge, verify
+from dipscope.scoring.countdown.grammar import evaluate
+from dipscope.scoring.countdown.problem import Problem, Split, split_of
+from dipscope.scoring.countdown.rules import LIMIT, Rule
 
 __all__ = [
     "LIMIT",

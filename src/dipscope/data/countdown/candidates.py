@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations
 
-from dipscope.data.countdown.rules import STANDARD, Rule, apart, limit_for
 from dipscope.data.countdown.search import Branch, Term, branches, operations, solves, take, walk
 from dipscope.data.countdown.solve import Solver, Tree
+from dipscope.scoring.countdown.rules import STANDARD, Rule, apart, limit_for
 
 LISTED = 4  # up to as many numbers the branches are listed; beyond, they are drawn
 _WALKS = 200  # random branches looked at for each one wanted

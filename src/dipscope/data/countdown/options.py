@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from dipscope.data.countdown.rules import MANY, OPERATORS, Rule, Span, limit_for, span
 from dipscope.errors import DipscopeError
+from dipscope.scoring.countdown.rules import MANY, OPERATORS, Rule, Span, limit_for, span
 
 PromptStyle = Literal["short", "list"]
 LARGEST, LARGEST_TARGET, MOST_NUMBERS = 9_999, 99_999, 6

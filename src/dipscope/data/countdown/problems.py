@@ -9,11 +9,11 @@ from itertools import combinations_with_replacement, islice
 from math import comb
 
 from dipscope.data.countdown.options import STANDARD, Options
-from dipscope.data.countdown.problem import Problem, Split, split_of
-from dipscope.data.countdown.rules import MANY, Number, Rule, Span
 from dipscope.data.countdown.search import depth
 from dipscope.data.countdown.solve import Solver
 from dipscope.errors import DipscopeError
+from dipscope.scoring.countdown.problem import Problem, Split, split_of
+from dipscope.scoring.countdown.rules import MANY, Number, Rule, Span
 
 # Up to as many multisets of 2, 3, ... numbers every problem is listed: under a minute and a gigabyte.
 LISTED = {2: 50_000, 3: 50_000, 4: 10_000, 5: 1_000}

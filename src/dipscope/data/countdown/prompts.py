@@ -6,7 +6,7 @@ import random
 import re
 
 from dipscope.data.countdown.options import PromptStyle
-from dipscope.data.countdown.problem import Problem
+from dipscope.scoring.countdown.problem import Problem
 
 _LIST = re.compile(r"Numbers:\s*\[([\d\s,.]*)\]")
 _TARGET = re.compile(r"Target:\s*(-?\d+)\b")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, islice
 
-from dipscope.data.countdown.rules import STANDARD, Number, Rule
+from dipscope.scoring.countdown.rules import STANDARD, Number, Rule
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import combinations
 
-from dipscope.data.countdown.rules import Number, Rule, apart
+from dipscope.scoring.countdown.rules import Number, Rule, apart
 
 Numbers = tuple[int, ...]
 Part = tuple[Numbers, Number]  # some of the numbers and a value that they make

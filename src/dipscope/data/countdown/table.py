@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dipscope import __version__
-from dipscope.data.countdown.check import verify
 from dipscope.data.countdown.options import Options
-from dipscope.data.countdown.problem import Problem, Split
 from dipscope.data.countdown.problems import stream, too_few
 from dipscope.data.countdown.prompts import prompt, shown_numbers
 from dipscope.data.countdown.teacher import respond
 from dipscope.data.traces import Trace
+from dipscope.scoring.countdown.check import verify
+from dipscope.scoring.countdown.problem import Problem, Split
 
 FORMAT = 1
 

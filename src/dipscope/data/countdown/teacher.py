@@ -9,9 +9,9 @@ from fractions import Fraction
 
 from dipscope.data.countdown.candidates import draw_failing, draw_working
 from dipscope.data.countdown.options import STANDARD, Options
-from dipscope.data.countdown.rules import Number, Rule, apart
 from dipscope.data.countdown.search import Branch, operand, operations
 from dipscope.errors import DipscopeError
+from dipscope.scoring.countdown.rules import Number, Rule, apart
 
 
 def respond(

@@ -20,8 +20,9 @@ from dipscope.interop.listing import refuse, suffix
 
 Row = Mapping[str, Any]
 
-BATCH_ROWS, BATCH_BYTES = 256, 16 << 20  # of parquet that are decoded at a time, whichever is less
+BATCH_ROWS, BATCH_BYTES = 256, 1 << 20  # of parquet that are decoded at a time, whichever is less
 BUFFER_BYTES = 1 << 20  # of a parquet column's compressed pages that are read at a time
+PART_BYTES = 64 << 20  # of decompressed parquet from which row groups are a part of their own
 MAX_ROW = 64 << 20  # bytes of one row of text: what is longer is no table of rows
 _SURROGATE = re.compile(r"\\u[dD]")
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -58,6 +59,25 @@ def count(path: Path) -> int:
     if kind in (".jsonl", ".ndjson"):
         return sum(1 for _, line in _lines(path) if line.strip())
     return sum(1 for _ in rows(path))
+
+
+def parts(path: Path) -> list[range | None]:
+    """Stretches of rows that can be read apart from each other, in order; None is all rows.
+
+    Row groups of a parquet file, joined up to 64 MB; other formats are read from their beginning.
+    """
+    if suffix(path.name) != ".parquet":
+        return [None]
+    found: list[range | None] = []
+    with _parquet_file(path) as file:
+        start = end = size = 0
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            end, size = end + group.num_rows, size + group.total_byte_size
+            if size >= PART_BYTES or number == file.num_row_groups - 1:
+                found.append(range(start, end))
+                start, size = end, 0
+    return found or [None]
 
 
 def rows(

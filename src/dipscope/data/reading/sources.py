@@ -10,14 +10,14 @@ import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
-from dipscope.data.reading import columns, files, published
+from dipscope.data.reading import columns, files, parallel, published
 from dipscope.data.reading.columns import Columns, Row
 from dipscope.data.reading.turns import BadRow
 from dipscope.data.traces import Trace, query_id
@@ -26,6 +26,9 @@ from dipscope.interop import listing
 from dipscope.scoring.thinking import OPEN
 from dipscope.workspace import hash_file
 
+T = TypeVar("T")
+
+WORTH = 32 << 20  # bytes of files for which another process starts to read
 HASHED = 1 << 30  # bytes of a local source up to which its content, beyond which size and time identify it
 
 _HUB = re.compile(r"(?P<hub>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:(?P<file>.+))?")
@@ -246,9 +249,53 @@ class Table:
                 row = self._read(foreign, path, place)
                 query = index.query(row)
                 for n, number in enumerate(index.add(query, len(row.responses))):
-                    yield self._trace(row, query, n, number, name, place)
+                    yield self._trace(row, f"{query}-{number}", query, n, name, place)
             index.end_file()
         self._index = index
+
+    def scan(self, look: Callable[[Iterator[Trace]], Iterator[T]], workers: int = 1) -> Iterator[T]:
+        """What `look` makes of all traces, its results in the order of the table, in bounded memory.
+
+        The table is read in parts, which are row groups of parquet and other files as a whole, by several
+        processes at once. Each part is looked at by itself.
+
+        Args:
+            look: takes traces to their end and yields results now and then; a function of a module, or a
+                partial one. The traces have no id: to number the responses of a query, those of other parts
+                would have to be known.
+            workers: processes at most; small tables are read in this one.
+
+        Raises:
+            DipscopeError: a row cannot be read, or a process was lost.
+        """
+        pieces: list[_Part] = []
+        for name, path in self._files.items():
+            stretches = files.parts(path)
+            pieces += (_Part(name, path, rows, rows is stretches[-1]) for rows in stretches)
+        workers = min(workers, sum(path.stat().st_size for path in self._files.values()) // WORTH)
+        self._index, index = None, _Index()
+        for seen, last, results in parallel.ordered(partial(_look, self, look), pieces, workers):
+            for query, n in seen:
+                index.add(query, n)
+            if last:
+                index.end_file()
+            yield from results
+        self._index = index
+
+    def unnumbered(self, part: _Part, seen: list[tuple[str, int]]) -> Iterator[Trace]:
+        """The traces of a part, without their ids.
+
+        Args:
+            part: where they are.
+            seen: is given the query of each row and the number of its responses.
+        """
+        index = _Index()
+        for place, foreign in files.rows(part.path, self.mapping.needed, part.rows):
+            row = self._read(foreign, part.path, place)
+            query = index.query(row)
+            seen.append((query, len(row.responses)))
+            for n in range(len(row.responses)):
+                yield self._trace(row, "", query, n, part.name, place)
 
     def take(self, ordinals: Sequence[int]) -> Iterator[Trace]:
         """The traces at these places of the stream, equal to those that `stream` yields there.
@@ -283,7 +330,7 @@ class Table:
                 while at < stop and rows[at] == number:
                     ordinal = ordinals[at]
                     n = ordinal - index.starts[number]
-                    yield self._trace(row, query, n, index.numbers[ordinal], name, place)
+                    yield self._trace(row, f"{query}-{index.numbers[ordinal]}", query, n, name, place)
                     at += 1
             before = end
 
@@ -308,13 +355,13 @@ class Table:
             where = f"{path}{place}" if place.startswith("[") else f"{path}:{place}"
             raise DipscopeError(str(error), where, "Mend or remove the row, or name other columns.") from None
 
-    def _trace(self, row: Row, query: str, n: int, number: int, name: str, place: str) -> Trace:
+    def _trace(self, row: Row, ident: str, query: str, n: int, name: str, place: str) -> Trace:
         response = row.responses[n]
         if self.source.prefilled and not response.lstrip().startswith(OPEN):
             response = f"{OPEN}\n{response}"
         where = f"{name}{place}" if place.startswith("[") else f"{name}:{place}"
         return Trace(
-            f"{query}-{number}",
+            ident,
             query,
             row.prompt,
             response,
@@ -325,6 +372,26 @@ class Table:
             row.context,
             row.finishes[n],
         )
+
+
+class _Part(NamedTuple):
+    """A stretch of a file; `last` ends the file."""
+
+    name: str
+    path: Path
+    rows: range | None
+    last: bool
+
+
+def _look(
+    table: Table, look: Callable[[Iterator[Trace]], Iterator[T]], part: _Part
+) -> Iterator[tuple[list[tuple[str, int]], bool, list[T]]]:
+    """For `Table.scan`: the rows that were read since, whether they end a file, and what they gave."""
+    seen: list[tuple[str, int]] = []
+    for result in look(table.unnumbered(part, seen)):
+        yield seen.copy(), False, [result]
+        seen.clear()
+    yield seen, part.last, []
 
 
 class _Index:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from dipscope.benchmarks.base import Judgement
 from dipscope.data import countdown
 from dipscope.scoring.answers import final_answer
+from dipscope.scoring.base import Judgement
 
 Judge = Callable[[str, str], Judgement]
 

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import get_args
 
 from dipscope.data import countdown
 from dipscope.data.shaping import near_misses, reflection, steps
@@ -17,7 +17,6 @@ from dipscope.scoring.answers import final_answer, last_box
 from dipscope.scoring.thinking import MARKS, split
 from dipscope.study import Variant
 
-Block = Literal["shuffled_steps", "dropped_steps", "truncated", "stripped_keywords", "short_cot"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 DROPPED = 0.3  # share of the steps that `dropped_steps` takes out
 KEPT = 0.3  # share of the steps that `short_cot` keeps at the end

@@ -8,6 +8,7 @@ from typing import Any
 
 from dipscope.engine.text import Ask, Draft
 from dipscope.errors import DipscopeError
+from dipscope.units import duration
 
 BYTES_PER_TOKEN = 4  # of English and formulas in byte-level vocabularies, about; for estimates only
 _TEMPLATE = 64  # tokens that a chat template adds to a prompt, at most
@@ -57,8 +58,6 @@ class Estimate:
 
     def lines(self) -> list[str]:
         """For a person."""
-        from dipscope.progress import duration
-
         if not self.requests:
             return ["Nothing is missing."]
         said = [f"Missing: {self.requests:,} responses, about {self.prompt_tokens:,} prompt tokens."]

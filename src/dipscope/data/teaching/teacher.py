@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from dipscope.benchmarks.base import Judgement
 from dipscope.data.teaching import questions
 from dipscope.data.teaching.cost import BYTES_PER_TOKEN, Budget, Estimate, Prices
 from dipscope.data.teaching.pool import Pool
@@ -24,6 +23,7 @@ from dipscope.data.teaching.questions import SUFFIX, Questions
 from dipscope.data.traces import Trace
 from dipscope.engine.text import Ask, Draft, TextSampling, Writer
 from dipscope.errors import DipscopeError
+from dipscope.scoring.base import Judgement
 from dipscope.workspace import hash_json
 
 Report = Callable[[int, int, str], None]  # done, total, note

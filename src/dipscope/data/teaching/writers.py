@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dipscope import bases
 from dipscope.data.tokenize import opens_thinking, render_prompt, stop_ids
 from dipscope.engine.base import Engine, Request, Sampling
 from dipscope.engine.text import Ask, Draft, Writer
@@ -85,6 +84,7 @@ class EngineWriter:
 
 def open_writer(
     teachers: Sequence[str],
+    find: Callable[[str], Path],
     *,
     min_p: float = 0.0,
     model: str | None = None,
@@ -97,8 +97,9 @@ def open_writer(
     """The teacher that is named.
 
     Args:
-        teachers: one or several server addresses, or a model as `bases.parse` reads it, with `vllm:` in front
-            where vLLM is to run it.
+        teachers: one or several server addresses, or a model's name, with `vllm:` in front where vLLM is to
+            run it.
+        find: the folder of the model that a name stands for.
         min_p: that will be asked for; refused here where the teacher has none, before anything is loaded.
         model: name of the model on a server.
         key_variable: environment variable that holds a server's API key.
@@ -128,13 +129,13 @@ def open_writer(
         from dipscope.engine.vllm import VllmEngine
 
         name = name.removeprefix("vllm:")
-        folder = bases.from_command_line(name)
+        folder = find(name)
         engine = VllmEngine(tensor_parallel=tensor_parallel)
         engine.load(folder)
         return _around(engine, folder, f"vllm:{_shown(name)}", engine.weights)
     from dipscope.engine.local import LocalEngine
 
-    folder = bases.from_command_line(name)
+    folder = find(name)
     local = LocalEngine()
     local.load(folder)
     return _around(local, folder, _shown(name), local.swap_report.weights_hash if local.swap_report else "")

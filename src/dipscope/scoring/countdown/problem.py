@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dipscope.data.countdown.rules import OPERATORS
+from dipscope.scoring.countdown.rules import OPERATORS
 
 Split = Literal["train", "dev", "test"]
 Use = Literal["all", "some"]

@@ -1,4 +1,4 @@
-"""What a benchmark is: items in a domain and a verdict for an answer. And the registry of them."""
+"""What a benchmark is: items in a domain and a verdict for an answer."""
 
 from __future__ import annotations
 

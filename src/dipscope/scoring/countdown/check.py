@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dipscope.benchmarks.base import MISSING, Judgement
-from dipscope.data.countdown.grammar import LONGEST, read
-from dipscope.data.countdown.problem import Problem
+from dipscope.scoring.base import MISSING, Judgement
+from dipscope.scoring.countdown.grammar import LONGEST, read
+from dipscope.scoring.countdown.problem import Problem
 from dipscope.scoring.thinking import split
 
 _BOX = "\\boxed{"

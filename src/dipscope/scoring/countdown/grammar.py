@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dipscope.data.countdown.rules import Number
+from dipscope.scoring.countdown.rules import Number
 
 LONGEST, MOST_TOKENS, MOST_DIGITS = 1_000, 100, 9
 _TOKEN = re.compile(r"\s*(\\[a-z]+|\\[,;:! ()\[\]]|[0-9]+|.|$)", re.DOTALL)
