@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +17,17 @@ from dipscope.verbs import data
 
 INTERRUPTED = 130  # what typer exits with after Ctrl-C, without a word
 
+
+class Tracker(StrEnum):
+    """Where training can be shown while it goes on."""
+
+    trackio = "trackio"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
 if TYPE_CHECKING:
-    from dipscope.plan import Plan
+    from dipscope.plan import Cell, Plan
     from dipscope.study import Study
     from dipscope.train.launch import Team
 
@@ -43,6 +54,10 @@ StudyArg = Annotated[
 ]
 ScaleOpt = Annotated[
     str | None, typer.Option("--scale", help="One of the study's own scales, such as 'small'.")
+]
+TrackOpt = Annotated[
+    list[Tracker] | None,
+    typer.Option("--track", help="Show training there too; may be given again. Changes no result."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
 WorkersOpt = Annotated[
@@ -82,6 +97,7 @@ def run(
     workspace: WorkspaceOpt = None,
     workers: WorkersOpt = None,
     world: WorldOpt = None,
+    track: TrackOpt = None,
     json_: JsonOpt = False,
 ) -> None:
     """Run a study: data, training, checkpoints, measurement, findings, page."""
@@ -93,7 +109,7 @@ def run(
         follow.follow(lambda: _load(study, scale, workspace)[2], members)
         return
     with launch.leading(members):
-        _run(study, scale, workspace, workers, json_, members)
+        _run(study, scale, workspace, workers, json_, members, track or ())
 
 
 @app.command()
@@ -205,32 +221,43 @@ def _run(
     workers: int | None,
     json_: bool,
     members: Team | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     from rich.console import Console
 
-    from dipscope import console, integrity
+    from dipscope import console, integrity, retention
     from dipscope import status as state
     from dipscope.conclude import conclude, findings_json
     from dipscope.costs import cells
     from dipscope.execute import local
     from dipscope.progress import RunProgress
+    from dipscope.train import trackers
     from dipscope.workspace import Workspace
 
     spec, made, root = _load(study, scale, workspace)
+    if track:
+        to = tuple(dict.fromkeys([*spec.track.to, *(t.value for t in track)]))
+        spec = spec.model_copy(update={"track": spec.track.model_copy(update={"to": to})})
+    trackers.require(spec.track.to)
     at = Workspace(root)
     at.take()
     state.remember(spec, at)
     at.log("run", study=spec.study.name)
     for note in integrity.heal(made, at):
         print(f"{note}: only that is redone", file=sys.stderr)
-    number = workers or _workers()
+    number, keep = workers or _workers(), spec.storage.keep
+
+    def drop(measured: Cell) -> None:
+        retention.sweep(made, at, keep, measured.id)
+
     each, total = cells.estimate(made, at, number)
     if total.complete < total.cells:
         console.announce(spec, total, root)
         left = [c for c in each if at.outputs(c.cell) is None]
         names = {c.cell: f"{c.kind} {c.name}" for c in left}
         with RunProgress(names, {c.cell: c.seconds for c in left}, number) as progress:
-            local.run(made.cells, at, number, progress, members)
+            local.run(made.cells, at, number, progress, members, drop if keep != "all" else None)
+    retention.sweep(made, at, keep)
     analysis, page, computed = conclude(made, at)
     if computed or total.complete < total.cells:
         from dipscope.report import terminal

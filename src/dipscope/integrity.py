@@ -19,29 +19,37 @@ def heal(plan: Plan, workspace: Workspace) -> list[str]:
 
     Shards, traces and tokens are hashed. Of base models and checkpoints the weights are hashed where
     something is still to be made from them; of the others only presence is checked, since reading all weights
-    at every start would cost minutes. Cells whose records ended in errors are taken up once more as well.
+    at every start would cost minutes. Cells whose records ended in errors are taken up once more as well. A
+    checkpoint whose weights were dropped counts as whole until something is to be measured on it.
 
     Raises:
         DipscopeError: a base model that is needed and lies outside the workspace has changed.
     """
-    notes = []
+    # Records first: what is to be measured again needs its weights.
+    notes = [n for c in plan.cells if c.kind == "measure" for n in _heal(c, workspace, set())]
     needed = _needed(plan, workspace)
-    for cell in plan.cells:
-        outputs = workspace.outputs(cell.id)
-        if outputs is None:
-            if workspace.marker(cell.id).exists():
-                notes.append(f"the completion marker of {cell.name} is damaged")
-            continue
-        bad = _damage(cell, outputs, workspace, needed)
-        for path in bad:
-            if path.is_file():
-                path.rename(path.with_suffix(".damaged"))
-            notes.append(f"{workspace.relative(path)} of {cell.name} is missing or damaged")
-        errors = outputs.get("errors", 0)
-        if errors and not bad:
-            notes.append(f"{errors} record{'s' * (errors > 1)} of {cell.name} ended in an error")
-        if bad or errors:
-            workspace.forget(cell.id)
+    return notes + [n for c in plan.cells if c.kind != "measure" for n in _heal(c, workspace, needed)]
+
+
+def _heal(cell: Cell, workspace: Workspace, needed: set[tuple[str, int]]) -> list[str]:
+    outputs = workspace.outputs(cell.id)
+    if outputs is None:
+        damaged = workspace.marker(cell.id).exists()
+        return [f"the completion marker of {cell.name} is damaged"] if damaged else []
+    bad, notes = _damage(cell, outputs, workspace, needed), []
+    for path in bad:
+        if path.is_file():
+            path.rename(path.with_suffix(".damaged"))
+        notes.append(f"{workspace.relative(path)} of {cell.name} is missing or damaged")
+    if cell.kind == "train" and (steps := _wanted_again(cell, outputs, workspace, needed)):
+        notes.append(f"the weights of {cell.name} @ {steps} were dropped and are needed again")
+    errors = outputs.get("errors", 0)
+    if errors and not bad:
+        notes.append(f"{errors} record{'s' * (errors > 1)} of {cell.name} ended in an error")
+    if cell.kind == "measure" and not notes and _outdated(cell, outputs, workspace):
+        notes.append(f"{cell.name} was measured on other weights than the checkpoint has now")
+    if notes:
+        workspace.forget(cell.id)
     return notes
 
 
@@ -52,6 +60,34 @@ def _needed(plan: Plan, workspace: Workspace) -> set[tuple[str, int]]:
         if cell.kind in ("replay", "train", "measure") and workspace.outputs(cell.id) is None:
             needed.add((cell.needs[0], cell.settings["step"] if cell.kind == "measure" else 0))
     return needed
+
+
+def _wanted_again(
+    cell: Cell, outputs: Mapping[str, Any], workspace: Workspace, needed: set[tuple[str, int]]
+) -> str:
+    """Steps of a train cell whose weights were dropped and are needed; asks for them to be trained again."""
+    from dipscope.train import checkpoints
+
+    steps = []
+    for checkpoint in outputs["checkpoints"]:
+        folder = workspace.absolute(checkpoint["folder"])
+        if (cell.id, checkpoint["step"]) in needed and checkpoints.want(folder):
+            steps.append(str(checkpoint["step"]))
+    return ", ".join(steps)
+
+
+def _outdated(cell: Cell, outputs: Mapping[str, Any], workspace: Workspace) -> bool:
+    """Whether the checkpoint that records are of has been trained again to other weights."""
+    from dipscope.train import checkpoints
+
+    if not cell.settings["step"]:
+        return False
+    key = cell.needs[0].partition("-")[2]
+    try:
+        marker = checkpoints.read_marker(workspace.root / "runs" / key / f"step-{cell.settings['step']:06d}")
+    except DipscopeError:
+        return False  # its train cell is found damaged
+    return marker is not None and marker["weights"] != outputs["checkpoint"]
 
 
 def _damage(
@@ -86,9 +122,11 @@ def _sound(folder: Path, thoroughly: bool) -> bool:
     from dipscope.train import checkpoints
 
     try:
+        marker = checkpoints.read_marker(folder)
+        if marker is not None and "dropped" in marker:
+            return True
         if thoroughly:
             checkpoints.verify(folder)
-        marker = checkpoints.read_marker(folder)
     except (OSError, DipscopeError):
         return False
     return marker is not None and all((folder / name).is_file() for name in marker["files"])

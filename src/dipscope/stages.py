@@ -15,6 +15,7 @@ from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.plan import Cell, recipe_of
 from dipscope.study import Model, Recipe
+from dipscope.train import launch
 from dipscope.workspace import Workspace, hash_file, hash_json
 
 if TYPE_CHECKING:
@@ -29,8 +30,14 @@ _engines: dict[str, LocalEngine] = {}
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
-def do(cell: Cell, workspace: Workspace, report: Report) -> None:
+def do(cell: Cell, workspace: Workspace, report: Report, members: launch.Team | None = None) -> None:
     """Do one cell whose needs are complete, and mark it complete.
+
+    Args:
+        cell: what to do.
+        workspace: where.
+        report: called with progress.
+        members: the ranks that share a train cell; one where it is not said.
 
     Raises:
         DipscopeError: with the cell's name as `where` if the stage gave none.
@@ -40,7 +47,11 @@ def do(cell: Cell, workspace: Workspace, report: Report) -> None:
     inputs = [workspace.outputs(need) for need in cell.needs]
     if any(i is None for i in inputs):
         raise DipscopeError("a cell it needs is not complete", cell.name, "Run the study again.", fault=True)
-    outputs = _STAGES[cell.kind](cell, [i for i in inputs if i is not None], workspace, report)
+    given = [i for i in inputs if i is not None]
+    if cell.kind == "train" and members is not None and members.size > 1:
+        outputs = train_together(cell, given, workspace, report, members)
+    else:
+        outputs = _STAGES[cell.kind](cell, given, workspace, report)
     workspace.complete(cell.id, outputs)
     work = outputs.get("work", 0)
     workspace.log(
@@ -176,35 +187,86 @@ def tokenize(
 def train(
     cell: Cell, inputs: Sequence[Mapping[str, Any]], workspace: Workspace, report: Report
 ) -> dict[str, Any]:
-    """Fine-tune the base on the tokenized traces, leaving a checkpoint at every listed step."""
+    """Fine-tune the base on the tokenized traces, leaving a checkpoint at every listed step.
+
+    Where this process is one rank of several, each must call; only the first one's outputs are whole.
+    """
     from dipscope import integrity
     from dipscope.data.tokenize import TokenTable
-    from dipscope.train import loop
+    from dipscope.train import loop, trackers
     from dipscope.train.checkpoints import read_marker
+    from dipscope.train.step import StepReport
+    from dipscope.train.world import current
 
-    base_folder = integrity.check_base(cell.needs[0], inputs[0], workspace)
+    world = current()
+    world.lead(lambda: integrity.check_base(cell.needs[0], inputs[0], workspace))
+    base_folder = workspace.absolute(inputs[0]["folder"])
     recipe = recipe_of(cell.settings)
     examples = TokenTable.read(_whole(inputs[1], "tokens", cell.needs[1], workspace))
     out = workspace.root / "runs" / cell.key
     show, work, notes = _steps(report), 0, list[str]()
 
-    def on_step(done: loop.StepReport) -> None:
+    def on_step(done: StepReport) -> None:
         nonlocal work
         work += done.tokens  # of this stretch alone: what was done before an interruption took no time now
         show(done)
+        follow()
 
-    folders = loop.train(
-        base_folder, examples, recipe, cell.settings["seed"], out, on_step, on_note=notes.append
-    )
+    origin = {"cell": cell.id, "parent": inputs[0]["checkpoint"]}
+    project, to = trackers.asked(workspace.root)
+    tracked = trackers.Tracked(project, cell.name, cell.key, cell.settings, workspace.root / "trackers")
+    with trackers.following(to if world.leader else (), out / "train.jsonl", tracked, notes.append) as follow:
+        folders = loop.train(
+            base_folder, examples, recipe, cell.settings["seed"], out, on_step,
+            on_note=notes.append, origin=origin,
+        )  # fmt: skip
+    if not world.leader:
+        return {}
     seen = _supervised(examples, recipe, cell.settings["seed"], cell.settings["steps"])
     checkpoints = []
     for folder, step in zip(folders, cell.settings["steps"], strict=True):
         marker = read_marker(folder) or {}
         place = workspace.relative(folder)
+        if "replaces" in marker:
+            notes.append(f"{place}: trained again, the weights are not those that were dropped")
         checkpoints.append(
             {"step": step, "tokens": seen[step], "checkpoint": marker["weights"], "folder": place}
         )
     return {"checkpoints": checkpoints, "notes": notes, "work": work}
+
+
+def train_together(
+    cell: Cell,
+    inputs: Sequence[Mapping[str, Any]],
+    workspace: Workspace,
+    report: Report,
+    members: launch.Team,
+    round_: int = 0,
+) -> dict[str, Any]:
+    """`train` with several ranks, each in a process of its own; what a follower gets has no outputs.
+
+    Args:
+        cell: the train cell.
+        inputs: outputs of the cells it needs.
+        workspace: where, on a disk that all ranks see.
+        report: called with progress.
+        members: the ranks, and which of them are started here.
+        round_: number of the call, where other processes start ranks too; the first one's is announced.
+    """
+    if members.meeting is not None and not members.follows:
+        round_ = launch.announce(members, asdict(cell))
+    _engines.clear()  # the ranks need the memory of the GPUs
+    arguments = (cell, inputs, workspace.root)
+    log = workspace.root / "ranks.log"
+    return launch.run(_train_rank, arguments, members, report, log, round_=round_) or {}
+
+
+def _train_rank(
+    cell: Cell, inputs: Sequence[Mapping[str, Any]], root: Path, report: Report
+) -> dict[str, Any]:
+    workspace = Workspace(root)
+    workspace.hold_worker_lock()
+    return train(cell, inputs, workspace, report)
 
 
 def _supervised(
@@ -277,7 +339,10 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _steps(report: Report) -> Callable[[Any], None]:
-    return lambda s: report(s.step, s.total, f"loss {s.loss:.3f}, {s.tokens:,} tokens")
+    def show(s: Any) -> None:
+        report(s.step, s.total, f"loss {s.loss:.3f}, {s.tokens / s.seconds:,.0f} tokens/s")
+
+    return show
 
 
 _STAGES = {

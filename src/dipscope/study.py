@@ -143,7 +143,7 @@ class Recipe(Spec):
 
     `loss_norm = "tokens"` is the mean over the supervised tokens of a step. `"paper"` is what the paper's
     code minimises: the mean over each micro-batch of `virtual_micro` rows, summed over the micro-batches of a
-    rank, averaged over `virtual_world` ranks, with rows dealt to ranks in turn (train/paper.py).
+    rank, averaged over `virtual_world` ranks, with rows dealt to ranks in turn (train/normalise.py).
     `precision = "bf16"` computes in bfloat16 and keeps weights and moments in fp32; `"bf16_pure"` keeps
     nothing in fp32, as the paper's code does: small updates are lost in rounding.
 
@@ -244,6 +244,17 @@ class Measure(Spec):
     benchmark: dict[str, BenchmarkOptions] = {}
 
 
+class Track(Spec):
+    """`[track]`: where training is shown while it goes on, beside the `train.jsonl` of each run.
+
+    `to` names trackers, `project` what the study is called there; by default it has its own name. Nothing of
+    it decides a result: it may be changed at any time.
+    """
+
+    to: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    project: str | None = None
+
+
 class AnalysisSpec(Spec):
     """`[analysis]`: margins set before the data are seen, and the effort of the bootstrap.
 
@@ -255,6 +266,16 @@ class AnalysisSpec(Spec):
     margin: float = Field(default=0.02, gt=0)
     bootstrap: int = Field(default=2000, ge=100)
     seed: int = 0
+
+
+class Storage(Spec):
+    """`[storage]`: which checkpoints keep their weights once they are measured; no key follows from it.
+
+    `all`, the `last` of every run, or `none`. Of a dropped one `dipscope.json` stays; where something new
+    is to be measured on it, it is trained again.
+    """
+
+    keep: Literal["all", "last", "none"] = "all"
 
 
 @dataclass(frozen=True)
@@ -287,6 +308,8 @@ class Study(Spec):
     runs: Runs
     measure: Measure
     analysis: AnalysisSpec = AnalysisSpec()
+    track: Track = Track()
+    storage: Storage = Storage()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

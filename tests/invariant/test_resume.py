@@ -48,13 +48,16 @@ def straight(base, tmp_path_factory):
     return train(base, ROWS, RECIPE, 0, out)
 
 
+TIMED = {"seconds", "tokens_per_second", "supervised_per_second", "mfu", "memory"}
+
+
 def hashes(folders):
     return [checkpoints.verify(folder) for folder in folders]
 
 
 def reports(out):
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
 
 
 def test_twenty_steps_are_ten_and_ten(base, straight, tmp_path):

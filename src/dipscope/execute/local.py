@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dipscope.errors import DipscopeError
-from dipscope.plan import Cell
+from dipscope.plan import Cell, recipe_of
+from dipscope.train.launch import Team, enough_rows, leave_environment
 from dipscope.workspace import Workspace
 
 
@@ -34,16 +35,37 @@ class Event:
 Observer = Callable[[Event], None]
 
 
-def run(cells: Sequence[Cell], workspace: Workspace, workers: int, observe: Observer) -> None:
+def run(
+    cells: Sequence[Cell],
+    workspace: Workspace,
+    workers: int,
+    observe: Observer,
+    members: Team | None = None,
+    on_measured: Callable[[Cell], None] | None = None,
+) -> None:
     """Do all cells that are not complete, each as soon as what it needs is.
 
     A cell that fails does not stop those that do not need it. With one worker the cells run in one worker
     process too, so that a result never depends on the number of workers.
 
+    Args:
+        cells: in an order in which they can be done.
+        workspace: where.
+        workers: processes that do cells side by side.
+        observe: told what happens.
+        members: the ranks that share a train cell; where there are several, one such cell is done at a time.
+        on_measured: told of every measure cell that is complete. No training then begins while a checkpoint
+            waits to be measured, so that weights can be dropped before others are made.
+
     Raises:
-        DipscopeError: the first failure, after everything else that could be done was done.
+        DipscopeError: a recipe cannot be shared by so many, or the first failure, after everything else that
+            could be done was done.
     """
+    members = members or Team()
     todo = {c.id: c for c in cells if workspace.outputs(c.id) is None}
+    for cell in todo.values():
+        if cell.kind == "train":
+            enough_rows(recipe_of(cell.settings), members.size, cell.name)
     if not todo:
         return
     context = mp.get_context("spawn")
@@ -51,9 +73,11 @@ def run(cells: Sequence[Cell], workspace: Workspace, workers: int, observe: Obse
     pump = threading.Thread(target=_pump, args=(events, observe), daemon=True)
     pump.start()
     failures: list[DipscopeError] = []
-    pool = ProcessPoolExecutor(min(workers, len(todo)), context, _begin, (events, str(workspace.root)))
+    pool = ProcessPoolExecutor(
+        min(workers, len(todo)), context, _begin, (events, str(workspace.root), members)
+    )
     try:
-        _schedule(pool, todo, workspace, events, failures)
+        _schedule(pool, todo, workspace, events, failures, members.size > 1, workers, on_measured)
     except BaseException:
         _kill(pool)
         raise
@@ -72,13 +96,23 @@ def _schedule(
     workspace: Workspace,
     events: Any,
     failures: list[DipscopeError],
+    one_training: bool,
+    workers: int,
+    on_measured: Callable[[Cell], None] | None,
 ) -> None:
     waiting = dict(todo)
     unfinished = set(todo)
     running: dict[Future[None], Cell] = {}
     while waiting or running:
         ready = [c for c in waiting.values() if not unfinished.intersection(c.needs)]
+        if on_measured is not None:
+            ready.sort(key=lambda c: c.kind != "measure")
         for cell in ready:
+            if on_measured is not None and len(running) >= workers:
+                break
+            busy = one_training and any(other.kind == "train" for other in running.values())
+            if cell.kind == "train" and busy:
+                continue
             del waiting[cell.id]
             running[_submit(pool, cell)] = cell
         if not running:
@@ -92,6 +126,8 @@ def _schedule(
                 for note in (workspace.outputs(cell.id) or {}).get("notes", ()):
                     events.put(Event(cell.id, "note", note=note))
                 events.put(Event(cell.id, "done"))
+                if on_measured is not None and cell.kind == "measure":
+                    on_measured(cell)
             else:
                 failures.append(failure)
                 workspace.log("failure", cell=cell.id, error=str(failure))
@@ -161,11 +197,13 @@ def _pump(events: Any, observe: Observer) -> None:
 # What follows runs in the worker processes.
 _events: Any = None
 _workspace: Workspace
+_members: Team
 
 
-def _begin(events: Any, root: str) -> None:
-    global _events, _workspace
-    _events, _workspace = events, Workspace(Path(root))
+def _begin(events: Any, root: str, members: Team) -> None:
+    global _events, _workspace, _members
+    _events, _workspace, _members = events, Workspace(Path(root)), members
+    leave_environment()
     _workspace.hold_worker_lock()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -200,7 +238,7 @@ def _work(cell: Cell) -> None:
 
     _events.put(Event(cell.id, "started"))
     try:
-        stages.do(cell, _workspace, report)
+        stages.do(cell, _workspace, report, _members)
     except DipscopeError:
         raise
     except Exception:

@@ -34,6 +34,36 @@ def pack(lengths: Sequence[int], limit: int) -> list[list[int]]:
     return passes
 
 
+def deal(lengths: Sequence[int], limit: int, ranks: int) -> list[list[list[int]]]:
+    """Distribute rows over ranks and there over passes, as many on each rank.
+
+    The longest row goes first, each to the rank with the fewest tokens so far. Ranks wait for each other in
+    every pass, so each begins with its fullest, and one that has fewer than another ends with empty ones.
+
+    Args:
+        lengths: tokens of each row.
+        limit: tokens of a pass, as in `pack`.
+        ranks: at most as many as there are rows.
+
+    Returns:
+        For each rank its passes, as indices into `lengths`.
+    """
+    if ranks == 1:
+        return [pack(lengths, limit)]
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    for row in sorted(range(len(lengths)), key=lambda r: (-lengths[r], r)):
+        rank = loads.index(min(loads))
+        shares[rank].append(row)
+        loads[rank] += lengths[row]
+    dealt = []
+    for share in shares:
+        passes = [[share[i] for i in some] for some in pack([lengths[row] for row in share], limit)]
+        dealt.append(sorted(passes, key=lambda some: -sum(lengths[row] for row in some)))
+    most = max(map(len, dealt))
+    return [passes + [[] for _ in range(most - len(passes))] for passes in dealt]
+
+
 @dataclass(frozen=True)
 class Pass:
     """The tensors of one forward pass over n tokens, s of them supervised.

@@ -83,9 +83,7 @@ def order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     return permutation
 
 
-def rows_of_step(
-    seed: int, step: int, batch_size: int, rows: int, shuffle: bool = True
-) -> NDArray[np.int64]:
+def rows_of_step(seed: int, step: int, batch_size: int, rows: int, shuffle: bool = True) -> NDArray[np.int64]:
     """The rows of optimizer step `step` (from 1), in order, shape (batch_size,).
 
     The epochs are one endless stream: what is left of an epoch goes into the same batch as the beginning of
