@@ -3,7 +3,7 @@
 Each method trains the same model in a process of its own, which also gives its peak memory; the methods take
 turns, `--rounds` times, in an order that changes. The unit is useful tokens (of rows, no padding) per second
 of CPU time on one thread, so that waiting on a shared machine does not count. All in fp32 with AdamW, 32 rows
-a step.
+a step on S and 8 on a model of SmolLM2's shape with random weights.
 
 - `dipscope`: this package's loop.
 - `trl`: SFTTrainer with its own defaults (8 rows a pass, gradient checkpointing on).
@@ -33,7 +33,8 @@ SHAPES = {
                 "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
 }  # fmt: skip
 METHODS = ("dipscope", "trl", "trl_plain", "trl_packed", "trl_documents", "pad_to_max")
-BATCH, LONGEST, PACK = 32, 1024, 2048
+BATCH = {"S": 32, "smollm2": 8}  # rows a step
+LONGEST, PACK = 1024, 2048
 WARM = 1  # steps before the clock starts
 
 
@@ -62,11 +63,11 @@ def make_rows(shape, number):
     return rows
 
 
-def make_recipe(steps):
+def make_recipe(shape, steps):
     from dipscope.study import Recipe
 
     return Recipe(
-        lr=1e-4, epochs=1, batch_size=BATCH, schedule="constant", warmup=0, weight_decay=0.0,
+        lr=1e-4, epochs=1, batch_size=BATCH[shape], schedule="constant", warmup=0, weight_decay=0.0,
         precision="fp32", pack_tokens=PACK, max_length=LONGEST, shuffle=False, max_steps=steps,
     )  # fmt: skip
 
@@ -90,7 +91,7 @@ def run_dipscope(shape, rows, steps):
     from dipscope.train.optimizer import make_optimizer
     from dipscope.train.step import accumulate, optimizer_step
 
-    model, recipe, clock = make_model(shape), make_recipe(steps), Clock()
+    model, recipe, clock = make_model(shape), make_recipe(shape, steps), Clock()
     attention.attach(model)
     optimizer = make_optimizer(model, recipe)
     for step in range(1, steps + 1):
@@ -99,7 +100,7 @@ def run_dipscope(shape, rows, steps):
         report = optimizer_step(model, optimizer, rows, recipe, 0, step, steps)
     clock.stop()
     with FlopCounterMode(display=False) as counter:
-        accumulate(model, rows[-BATCH:], recipe)
+        accumulate(model, rows[-BATCH[shape] :], recipe)
     return clock, report.loss, counter.get_total_flops()
 
 
@@ -108,15 +109,16 @@ def run_pad_to_max(shape, rows, steps):
 
     from dipscope.train.optimizer import make_optimizer
 
-    model, recipe, clock = make_model(shape), make_recipe(steps), Clock()
+    model, recipe, clock = make_model(shape), make_recipe(shape, steps), Clock()
     optimizer = make_optimizer(model, recipe)
+    size = BATCH[shape]
     for step in range(steps):
         if step == WARM:
             clock.start()
-        batch, total = rows[step * BATCH : (step + 1) * BATCH], 0.0
+        batch, total = rows[step * size : (step + 1) * size], 0.0
         supervised = sum(len(r.target_ids) for r in batch)
         optimizer.zero_grad(set_to_none=True)
-        for start in range(0, BATCH, 4):
+        for start in range(0, size, 4):
             some = batch[start : start + 4]
             ids = torch.zeros(len(some), LONGEST, dtype=torch.long)
             mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -182,7 +184,10 @@ def run_trl(shape, rows, steps, method):
     with tempfile.TemporaryDirectory() as folder:
         shipped = {} if method == "trl" else {"gradient_checkpointing": False}
         # A packed pass holds one row of PACK tokens; all passes together see all rows once.
-        batch = {"per_device_train_batch_size": 1 if packed else 8, "gradient_accumulation_steps": 4}
+        batch = {
+            "per_device_train_batch_size": 1 if packed else 8,
+            "gradient_accumulation_steps": BATCH[shape] // 8,
+        }
         config = SFTConfig(
             output_dir=folder, max_length=PACK if packed else LONGEST, packing=packed, use_cpu=True,
             bf16=False, learning_rate=1e-4, lr_scheduler_type="constant", weight_decay=0.0,
@@ -204,11 +209,11 @@ def one(method, shape, steps):
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
-    rows = make_rows(shape, steps * BATCH)
+    rows = make_rows(shape, steps * BATCH[shape])
     useful = [len(r.prompt_ids) + len(r.target_ids) for r in rows]
     if method == "dipscope":
         clock, loss, flops = run_dipscope(shape, rows, steps)
-        counted = {"flops": flops, "flop_tokens": sum(useful[-BATCH:])}
+        counted = {"flops": flops, "flop_tokens": sum(useful[-BATCH[shape] :])}
         share = (steps - WARM) / steps
     elif method == "pad_to_max":
         clock, loss, _ = run_pad_to_max(shape, rows, steps)

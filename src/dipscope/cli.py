@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipscope.errors import DipscopeError
-from dipscope.verbs import data
+from dipscope.verbs import data, judge
 
 INTERRUPTED = 130  # what typer exits with after Ctrl-C, without a word
 
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data.app, name="data")
+app.command("judge")(judge.judge)
 
 StudyArg = Annotated[
     str,

@@ -13,6 +13,8 @@ import polars as pl
 from dipscope import records
 from dipscope.analysis.results import Analysis
 from dipscope.errors import DipscopeError
+from dipscope.judging import store
+from dipscope.judging.join import join
 from dipscope.plan import Plan
 from dipscope.workspace import Workspace, hash_file, hash_json, write_atomic
 
@@ -58,7 +60,7 @@ def _queries(plan: Plan, workspace: Workspace, trained: str) -> str:
 
 
 def collect(plan: Plan, workspace: Workspace) -> pl.DataFrame:
-    """The records that the plan asks for, each once, in canonical order.
+    """The records that the plan asks for, each once, with the verdicts of judges, in canonical order.
 
     Raises:
         DipscopeError: a measure cell is not complete, or a shard is damaged.
@@ -75,7 +77,7 @@ def collect(plan: Plan, workspace: Workspace) -> pl.DataFrame:
     # Where a benchmark belongs is the study's to say: it may change without measuring again.
     belongs = {b.benchmark.name: b.domain for b in plan.benchmarks}
     table = pl.concat(tables).with_columns(domain=pl.col("benchmark").replace_strict(belongs))
-    return records.canonical(table)
+    return records.canonical(join(records.canonical(table), workspace.root / store.FOLDER))
 
 
 def conclude(plan: Plan, workspace: Workspace) -> tuple[Analysis, Path, bool]:
@@ -159,7 +161,8 @@ def _key(plan: Plan, workspace: Workspace) -> str:
     done = {c.id: _content(_outputs(workspace, c.id)) for c in plan.cells if c.kind in ("train", "measure")}
     domains = {b.benchmark.name: b.domain for b in plan.benchmarks}
     said = [plan.study.analysis.model_dump(), plan.study.study.name, domains, preflight(plan, workspace)]
-    return hash_json([VERSION, *said, done, checkpoints(plan, workspace).to_dicts()])
+    judged = sorted(p.name for p in (workspace.root / store.FOLDER).glob("part-*.parquet"))
+    return hash_json([VERSION, *said, done, judged, checkpoints(plan, workspace).to_dicts()])
 
 
 def _content(outputs: Mapping[str, Any]) -> dict[str, Any]:

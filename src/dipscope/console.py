@@ -50,5 +50,6 @@ def left_to_do(total: Total) -> str:
     return (
         f"{total.cells - total.complete} of {total.cells} cells to do: about {here(total.seconds)} with "
         f"{workers}, {total.tokens:,} tokens, {size(total.disk)} of disk, "
-        f"{size(total.memory)} of memory a training worker (estimates).{unsized}"
+        f"{size(total.memory)} of memory a training worker (estimates). Checkpoints take at most "
+        f"{size(total.peak_disk)} at once, {size(total.final_disk)} in the end.{unsized}"
     )

@@ -96,8 +96,8 @@ class BenchmarkPlan:
         if not isinstance(self.benchmark, Published) or self.benchmark.path is not None:
             return ""
         source = self.benchmark.source
-        access = "; its owner asks for terms to be accepted there, and HF_TOKEN set" if source.gated else ""
-        return f"{self.benchmark.name}: its items come from the Hub, {source.where}{access}"
+        access = ". Accept its terms there and set HF_TOKEN" if source.gated else ""
+        return f"{self.benchmark.name} is fetched from the Hub: {source.where}{access}."
 
 
 @dataclass(frozen=True)
@@ -257,11 +257,9 @@ def _benchmark(name: str, measure: Measure, own: BenchmarkOptions) -> BenchmarkP
         )
     source: dict[str, str] = {"protocol": protocol} if published else {}
     if own.path is not None:
-        path = Path(own.path).expanduser()
+        path, where = Path(own.path).expanduser(), f'measure.benchmark."{name}".path'
         if not path.is_file():
-            raise DipscopeError(
-                "there is no such file", f'measure.benchmark."{name}".path', "Check the path."
-            )
+            raise DipscopeError(f"there is no file '{own.path}'", where, "Check the path.")
         source |= {"path": own.path, "path_sha256": hash_file(path)}
     return BenchmarkPlan(
         benchmark,

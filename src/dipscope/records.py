@@ -101,6 +101,27 @@ def canonical(table: pl.DataFrame) -> pl.DataFrame:
     return ordered.unique(KEY, keep="first", maintain_order=True)
 
 
+def outcome() -> pl.Expr:
+    """What became of each generated response, of the columns of a record.
+
+    `extracted`: an answer was read out and judged. Else `truncated`: the token limit came first; `no answer`:
+    nothing follows the thinking, or it was never closed; `format not followed`: something follows it, in
+    which no answer of the expected form is found; `error`: the engine or the scorer failed.
+    """
+    return (
+        pl.when(pl.col("verdict") == "error")
+        .then(pl.lit("error"))
+        .when(pl.col("verdict") != "missing")
+        .then(pl.lit("extracted"))
+        .when(pl.col("finish") == "length")
+        .then(pl.lit("truncated"))
+        .when(pl.col("answer").str.strip_chars() == "")
+        .then(pl.lit("no answer"))
+        .otherwise(pl.lit("format not followed"))
+        .alias("outcome")
+    )
+
+
 def digest(table: pl.DataFrame) -> str:
     """Hash of the records' content, independent of how they are split over shards."""
     return hashlib.sha256(canonical(table).write_ndjson().encode()).hexdigest()

@@ -78,7 +78,7 @@ class Scripted:
 @pytest.fixture
 def door(tmp_path, tokenizer, monkeypatch):
     benchmark = Echo()
-    monkeypatch.setattr(registry, "resolve", lambda names: [benchmark])
+    monkeypatch.setattr(registry, "get", lambda name, protocol, path: benchmark)
     option = {
         "name": benchmark.name, "items": 3, "samples": 2, "max_tokens": 8, "temperature": 1.0, "top_p": 1.0,
         "top_k": 0, "seed": 0, "split": "test", "likelihood": True,

@@ -173,7 +173,6 @@ def test_long_integers_are_compared_as_text():
     [
         ("5", r"\frac{1}{"),
         (r"\frac{1}{", "5"),
-        ("5", ""),
         ("", "5"),
         ("5", "x" * 5000),
         (r"\sqrt{2}", r"\sqrt{" * 100 + "2" + "}" * 100),
@@ -185,6 +184,11 @@ def test_what_cannot_be_decided_is_an_error_with_a_reason(gold, answer):
     verdict, reason = decide(gold, answer)
     assert verdict == "error" and reason
     assert verify(gold, answer) == Judgement("error", None, answer[:500])
+
+
+@pytest.mark.parametrize("answer", ["# # #", "$ $", ""])
+def test_an_answer_of_which_nothing_is_left_is_wrong(answer):
+    assert verify("5", answer).verdict == "wrong"
 
 
 def test_a_difference_decides_whatever_else_is_not_understood():

@@ -79,7 +79,10 @@ def get(name: str, protocol: str = "strict", path: str | None = None) -> Benchma
         from dipscope.benchmarks import gym
 
         return gym.get(name.removeprefix("gym/"))
-    return _made(name.partition("/")[0])[name]
+    family = _made(name.partition("/")[0])
+    if name not in family:
+        _match(name)  # says what is wrong with the name
+    return family[name]
 
 
 def resolve(patterns: Iterable[str]) -> list[Benchmark]:
@@ -103,17 +106,18 @@ def _match(pattern: str) -> list[str]:
     matches = [name for name in known if fnmatchcase(name, pattern)]
     if matches:
         return matches
-    if known:
-        near = difflib.get_close_matches(pattern, known, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(known)}."
+    # The name may be right and the family wrong or left out, or the other way round.
+    bare = rest or family
+    near = [n for n in (*PUBLISHED, *_made("organism"), *_made("small")) if n.partition("/")[2] == bare]
+    near += difflib.get_close_matches(pattern, known, n=1) if rest else []
+    if not known and rest:
+        near += [f"{close}/{rest}" for close in difflib.get_close_matches(family, FAMILIES, n=1)]
+    if near:
+        hint = f"Did you mean '{near[0]}'?"
+    elif known:
+        hint = f"It has: {', '.join(known)}."
     else:
-        # The name may be right and the family wrong or left out.
-        bare = (rest or family).removesuffix("/")
-        near = [n for n in (*PUBLISHED, *_made("organism"), *_made("small")) if n.partition("/")[2] == bare]
-        near = near or [
-            f"{close}/{rest}" for close in difflib.get_close_matches(family, FAMILIES, n=1) if rest
-        ]
-        hint = f"Did you mean '{near[0]}'?" if near else f"Families are {', '.join(FAMILIES)}: {EXAMPLES}."
+        hint = f"Families are {', '.join(FAMILIES)}: {EXAMPLES}."
     raise DipscopeError(f"no benchmark is named '{pattern}'", "measure.benchmarks", hint)
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from dipscope import retention
 from dipscope.costs import memory, shapes
 from dipscope.costs.rows import REPLAY_TOKENS, Rows
 from dipscope.plan import Cell, Plan, recipe_of
@@ -45,7 +46,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Total:
-    """A plan's costs, summed over the cells that are not complete. Seconds of wall time at `workers`."""
+    """A plan's costs, summed over the cells that are not complete.
+
+    Seconds are of wall time at `workers`. `disk` is written in all; `peak_disk` and `final_disk` are what
+    checkpoints take at most at once and in the end, of the whole plan, under the study's `[storage] keep`.
+    """
 
     cells: int
     complete: int
@@ -54,6 +59,8 @@ class Total:
     disk: int
     memory: int
     workers: int
+    peak_disk: int
+    final_disk: int
     unsized: tuple[str, ...] = ()  # models of unknown size: their cells count for next to nothing here
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,6 +84,12 @@ def estimate(plan: Plan, workspace: Workspace | None, workers: int) -> tuple[lis
     points = sorted(
         (resume_point(sizes.parameters(c), r) for c, r in training if c.id not in done), reverse=True
     )
+
+    def stored(cell: Cell) -> tuple[int, int]:
+        recipe, parameters = recipe_of(cell.settings), sizes.parameters(cell)
+        return checkpoint(parameters, recipe), resume_point(parameters, recipe)
+
+    kept = retention.disk(plan, plan.study.storage.keep, workers, stored)
     longest = max((c.seconds for c in left), default=0.0)
     total = Total(
         len(costs),
@@ -86,6 +99,8 @@ def estimate(plan: Plan, workspace: Workspace | None, workers: int) -> tuple[lis
         sum(c.disk for c in left) + sum(points[:workers]),
         max(needed, default=0),
         workers,
+        kept.peak,
+        kept.final,
         tuple(name for name, model in plan.study.models.items() if not shapes.parameter_count(model)),
     )
     return costs, total

@@ -193,7 +193,7 @@ class Run:
         limit = self.writer.patience.timeout
         try:
             async with asyncio.timeout(limit + CONNECT):  # a trickle of bytes does not count as a response
-                got = await server.client.post(f"{server.url}/chat/completions", content=job.body)
+                got = await server.client.post(f"{server.url}{self.writer.endpoint}", content=job.body)
         except (ConnectError, ConnectTimeout):
             return Trouble("unreachable", "it cannot be reached")
         except (TimeoutException, TimeoutError) as error:

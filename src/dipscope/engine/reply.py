@@ -55,7 +55,8 @@ def read(
     try:
         reply = json.loads(content)
         choice = reply["choices"][0]
-        message, reported = choice["message"], choice["finish_reason"]
+        # a plain completion has a text where a chat has a message
+        message, reported = choice.get("message") or {"content": choice["text"]}, choice["finish_reason"]
         text = response_text(message, opened=opened)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return Trouble("garbled", "the reply is not a chat completion", lost=True)

@@ -39,6 +39,8 @@ class ServerWriter:
             which model it has.
     """
 
+    endpoint = "/chat/completions"  # where requests go, below a base URL
+
     def __init__(
         self,
         urls: Sequence[str],
@@ -85,6 +87,17 @@ class ServerWriter:
         finally:
             run.cancel()
             thread.join()
+
+    def plain(self) -> PlainServer:
+        """The same servers and model, continuing prompts as plain text."""
+        return PlainServer(
+            self.urls,
+            self.model,
+            key_variable=self._key_variable,
+            opened=self.opened,
+            patience=self.patience,
+            seed=self.seed,
+        )
 
     def body(self, ask: Ask) -> bytes:
         """The request as JSON. Every sampling parameter is explicit, so that no server default applies."""
@@ -158,6 +171,19 @@ class ServerWriter:
             return [str(entry["id"]) for entry in got.json()["data"]]
         except (ValueError, KeyError, TypeError):
             return []
+
+
+class PlainServer(ServerWriter):
+    """Continues prompts as plain text, through `/v1/completions`: for models that know no chat."""
+
+    endpoint = "/completions"
+
+    def body(self, ask: Ask) -> bytes:
+        """The request as JSON, with the one turn as the text that is continued."""
+        ((_, prompt),) = ask.messages
+        request = json.loads(super().body(ask))
+        del request["messages"]
+        return json.dumps({**request, "prompt": prompt}).encode("ascii")
 
 
 def _checked(url: str) -> str:

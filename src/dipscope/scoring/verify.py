@@ -15,7 +15,7 @@ from dipscope.scoring.answers import last_box
 from dipscope.scoring.base import Judgement, Verdict
 from dipscope.scoring.symbolic import Undecided
 
-VERSION = f"verify/1+math-verify-{version('math-verify')}"
+VERSION = f"verify/2+math-verify-{version('math-verify')}"
 LONGEST = 4_000  # characters of a gold or an answer, unless it is one long number
 SHOWN = 500  # characters of an answer that a judgement keeps
 DEEPEST = 6  # groups inside groups
@@ -77,9 +77,10 @@ def _decide(gold: str, answer: str) -> bool:
     if len(gold) > LONGEST or len(answer) > LONGEST:
         return _equal_long(gold.strip(" $\n"), answer.strip(" $\n"))
     wanted, said = latex.clean(gold), latex.clean(_from_sentence(gold, answer))
-    if not wanted or not said:
-        raise Undecided("the gold is empty" if not wanted else "the answer is empty")
-    return _equal(wanted, said, 0)
+    if not wanted:
+        raise Undecided("the gold is empty")
+    # An answer of which nothing is left, such as "# # #", is an answer, and wrong.
+    return bool(said) and _equal(wanted, said, 0)
 
 
 def _from_sentence(gold: str, answer: str) -> str:

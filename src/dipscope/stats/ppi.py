@@ -2,8 +2,8 @@
 
 Angelopoulos, Bates, Fannjiang, Jordan and Zrnic (2023), with the weight of the cheap labels chosen as in
 Angelopoulos, Duchi and Zrnic (2023, "PPI++"). Whatever bias the cheap labels have, the few good ones take it
-out; what the cheap ones add is precision, and with the weight chosen they never cost any (beyond the estimate
-of the weight itself).
+out; what the cheap ones add is precision, and with the weight chosen they cost next to none. That the weight
+is chosen on the same units is part of the error, so the labelled units' part of it comes from the jackknife.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dipscope.stats.distributions import t_quantile
+from dipscope.stats.distributions import Array, Codes, t_quantile
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def ppi_mean(
 ) -> Estimate:
     """The mean of the good label over a population of which all units have the cheap one.
 
-    With weight λ: mean(good) + λ (mean(cheap_rest) − mean(cheap)), of variance
-    var(good − λ cheap)/n + λ² var(cheap_rest)/N. The reference is Student's t with n − 1 degrees of freedom.
+    With weight λ: mean(good) + λ (mean(cheap_rest) − mean(cheap)). Its variance is that of the labelled units
+    (the delete-one jackknife, which for a fixed λ is var(good − λ cheap)/n) and λ² var(cheap_rest)/N. The
+    reference is Student's t with n − 1 degrees of freedom.
 
     Args:
         good: (n,) good labels of a random part of the units.
@@ -65,13 +66,27 @@ def ppi_mean(
     if y.shape != f.shape or y.ndim != 1 or len(y) < 2:
         raise ValueError("at least two units need both labels")
     n, more = len(y), len(rest)
-    if weight is None:
-        spread = float(np.var(np.concatenate([f, rest]), ddof=1))
-        together = float(np.cov(y, f)[0, 1])
-        weight = min(max(together / ((1 + n / more) * spread), 0.0), 1.0) if more and spread > 0 else 0.0
-    weight = weight if more else 0.0
-    value = float(y.mean()) + (weight * float(rest.mean() - f.mean()) if more else 0.0)
+
+    def fitted(units: Codes) -> tuple[float, float]:
+        """Estimate and weight from some of the labelled units."""
+        if not more:
+            return float(y[units].mean()), 0.0
+        chosen = _weight(y[units], f[units], rest) if weight is None else weight
+        return float(y[units].mean() + chosen * (rest.mean() - f[units].mean())), chosen
+
+    every = np.arange(n)
+    value, of_all = fitted(every)
+    without = np.array([fitted(np.delete(every, i))[0] for i in range(n)])
+    of_labelled = (n - 1) / n * float(((without - without.mean()) ** 2).sum())
     of_rest = float(np.var(rest, ddof=1)) / more if more > 1 else 0.0
-    se = float(np.sqrt(np.var(y - weight * f, ddof=1) / n + weight**2 * of_rest))
+    se = float(np.sqrt(of_labelled + of_all**2 * of_rest))
     half = float(t_quantile(1 - alpha / 2, n - 1)) * se
-    return Estimate(value, se, value - half, value + half, weight, n, more)
+    return Estimate(value, se, value - half, value + half, of_all, n, more)
+
+
+def _weight(y: Array, f: Array, rest: Array) -> float:
+    """The λ of least variance: cov(good, cheap) / ((1 + n/N) var(cheap))."""
+    spread = float(np.var(np.concatenate([f, rest]), ddof=1))
+    if len(y) < 2 or spread <= 0:
+        return 0.0
+    return min(max(float(np.cov(y, f)[0, 1]) / ((1 + len(y) / len(rest)) * spread), 0.0), 1.0)

@@ -214,7 +214,8 @@ def _set_up(
     if recipe.compile:
         compiling.compile_layers(model, note)
     if recipe.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        name = "activation_checkpointing_enable"  # its name from transformers 5.23 on
+        getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
     return make_optimizer(model, recipe)
 
 

@@ -127,14 +127,14 @@ def _ask(
     from dipscope.bases import from_command_line
     from dipscope.judging import rubrics
     from dipscope.judging.judge import Judging, judge_name
-    from dipscope.judging.judges import PlainWriter, open_judge
+    from dipscope.judging.judges import open_judge, plain
     from dipscope.progress import bar
 
     writer = open_judge(name, from_command_line, **server)
 
     def judging(target: Target) -> Judging:
         rubric = rubrics.get(target.rubric)
-        asked: Writer = PlainWriter.of(writer) if rubric.plain else writer
+        asked: Writer = plain(writer) if rubric.plain else writer
         return Judging(asked, rubric, target.texts, folder, options, target.probe)
 
     cost = 0.0
