@@ -18,6 +18,8 @@ from dipscope.data.traces import Trace
 from dipscope.study import Recipe
 
 WORDS = [f"w{i}" for i in range(40)]
+# What of a line of train.jsonl follows from the machine and the clock.
+TIMED = {"seconds", "tokens_per_second", "supervised_per_second", "mfu", "memory"}
 TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.content }} <|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"

@@ -19,7 +19,7 @@ from dipscope.plan import Plan
 from dipscope.workspace import Workspace, hash_file, hash_json, write_atomic
 
 # Raise when analysis or page change what they say about the same records.
-VERSION = 3
+VERSION = 4
 
 
 def checkpoints(plan: Plan, workspace: Workspace) -> pl.DataFrame:

@@ -32,17 +32,19 @@ def heal(plan: Plan, workspace: Workspace) -> list[str]:
 
 
 def _heal(cell: Cell, workspace: Workspace, needed: set[tuple[str, int]]) -> list[str]:
-    outputs = workspace.outputs(cell.id)
+    outputs, notes = workspace.outputs(cell.id), []
+    # Of a cell that is not complete too: training it takes what was dropped for done.
+    if cell.kind == "train" and (steps := _wanted_again(cell, workspace, needed)):
+        notes.append(f"the weights of {cell.name} @ {steps} were dropped and are needed again")
     if outputs is None:
-        damaged = workspace.marker(cell.id).exists()
-        return [f"the completion marker of {cell.name} is damaged"] if damaged else []
-    bad, notes = _damage(cell, outputs, workspace, needed), []
+        if workspace.marker(cell.id).exists():
+            notes.append(f"the completion marker of {cell.name} is damaged")
+        return notes
+    bad = _damage(cell, outputs, workspace, needed)
     for path in bad:
         if path.is_file():
             path.rename(path.with_suffix(".damaged"))
         notes.append(f"{workspace.relative(path)} of {cell.name} is missing or damaged")
-    if cell.kind == "train" and (steps := _wanted_again(cell, outputs, workspace, needed)):
-        notes.append(f"the weights of {cell.name} @ {steps} were dropped and are needed again")
     errors = outputs.get("errors", 0)
     if errors and not bad:
         notes.append(f"{errors} record{'s' * (errors > 1)} of {cell.name} ended in an error")
@@ -62,18 +64,17 @@ def _needed(plan: Plan, workspace: Workspace) -> set[tuple[str, int]]:
     return needed
 
 
-def _wanted_again(
-    cell: Cell, outputs: Mapping[str, Any], workspace: Workspace, needed: set[tuple[str, int]]
-) -> str:
+def _wanted_again(cell: Cell, workspace: Workspace, needed: set[tuple[str, int]]) -> str:
     """Steps of a train cell whose weights were dropped and are needed; asks for them to be trained again."""
     from dipscope.train import checkpoints
 
-    steps = []
-    for checkpoint in outputs["checkpoints"]:
-        folder = workspace.absolute(checkpoint["folder"])
-        if (cell.id, checkpoint["step"]) in needed and checkpoints.want(folder):
-            steps.append(str(checkpoint["step"]))
-    return ", ".join(steps)
+    wanted = [step for step in cell.settings["steps"] if (cell.id, step) in needed]
+    return ", ".join(str(s) for s in wanted if checkpoints.want(_checkpoint(cell.id, s, workspace)))
+
+
+def _checkpoint(train: str, step: int, workspace: Workspace) -> Path:
+    """The folder that a train cell writes a checkpoint into."""
+    return workspace.root / "runs" / train.partition("-")[2] / f"step-{step:06d}"
 
 
 def _outdated(cell: Cell, outputs: Mapping[str, Any], workspace: Workspace) -> bool:
@@ -82,9 +83,8 @@ def _outdated(cell: Cell, outputs: Mapping[str, Any], workspace: Workspace) -> b
 
     if not cell.settings["step"]:
         return False
-    key = cell.needs[0].partition("-")[2]
     try:
-        marker = checkpoints.read_marker(workspace.root / "runs" / key / f"step-{cell.settings['step']:06d}")
+        marker = checkpoints.read_marker(_checkpoint(cell.needs[0], cell.settings["step"], workspace))
     except DipscopeError:
         return False  # its train cell is found damaged
     return marker is not None and marker["weights"] != outputs["checkpoint"]

@@ -22,7 +22,7 @@ from dipscope import records
 from dipscope.benchmarks import registry
 from dipscope.data.tokenize import opens_thinking, render_prompt, stop_ids
 from dipscope.engine.base import Completion, Engine, Request, Sampling, Scored, ScoreRequest
-from dipscope.scoring.base import Benchmark, Item, Judgement
+from dipscope.scoring.base import UNJUDGED, Benchmark, Item, Judgement
 from dipscope.scoring.thinking import CLOSE, Response, split
 from dipscope.workspace import hash_json
 
@@ -134,7 +134,10 @@ def measure(
     wanted = tasks(settings, engine.name)
     writer = _Writer(folder, checkpoint, engine.name, tokenizer)
     old = _existing(folder, wanted)
-    settled = wanted_rows(old, wanted).filter(pl.col("verdict") != "error")
+    # What waits for a reward model is no failure: trying again would not give it a verdict.
+    waiting = {t.benchmark.name for t in wanted if getattr(t.benchmark, "rubric", None) == "reward"}
+    waits = pl.col("benchmark").is_in(waiting) & (pl.col("finish") != "error")
+    settled = wanted_rows(old, wanted).filter((pl.col("verdict") != "error") | waits)
     have = set(settled.select(_task_key()).to_series())
     rejudge = _rejudgeable(old, wanted, have)
     writer.total, writer.done, writer.report = len(wanted), len(have), report
@@ -290,7 +293,7 @@ class _Writer:
             at = traceback.extract_tb(error.__traceback__)[-1]
             told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             return self._failed(task, f"{told}, in {Path(at.filename).name}:{at.lineno}")
-        if judgement.verdict == "error":
+        if judgement.verdict == "error" and judgement is not UNJUDGED:
             self._failed(task, "the scorer failed or took too long")
         return judgement
 

@@ -228,7 +228,11 @@ def _benchmarks(measure: Measure) -> list[BenchmarkPlan]:
                 "measure.benchmark",
                 f"Measured are: {', '.join(sorted(names))}.",
             )
-    return [_benchmark(name, measure, measure.benchmark.get(name, BenchmarkOptions())) for name in names]
+    options = dict(measure.benchmark)
+    for name, partner in registry.TOGETHER.items():
+        if name in options:  # two halves of one set are asked and read alike
+            options.setdefault(partner, options[name])
+    return [_benchmark(name, measure, options.get(name, BenchmarkOptions())) for name in names]
 
 
 def _benchmark(name: str, measure: Measure, own: BenchmarkOptions) -> BenchmarkPlan:

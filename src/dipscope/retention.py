@@ -51,7 +51,7 @@ def sweep(plan: Plan, workspace: Workspace, keep: Keep, measured: str | None = N
             if (cell.id, step) in needed or (keep == "last" and step == cell.settings["steps"][-1]):
                 continue
             folder = workspace.absolute(checkpoint["folder"])
-            if only not in (None, (cell.id, step)) or not (folder / "config.json").is_file():
+            if only not in (None, (cell.id, step)) or not checkpoints.holds_files(folder):
                 continue
             try:
                 checkpoints.drop(folder)

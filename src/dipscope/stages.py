@@ -199,6 +199,8 @@ def train(
     from dipscope.train.world import current
 
     world = current()
+    if world.device.type == "cuda":
+        _engines.clear()  # what was measured last would stay on the card beside the training
     world.lead(lambda: integrity.check_base(cell.needs[0], inputs[0], workspace))
     base_folder = workspace.absolute(inputs[0]["folder"])
     recipe = recipe_of(cell.settings)

@@ -24,8 +24,10 @@ from dipscope.study import (
     Recipe,
     Runs,
     Spec,
+    Storage,
     Study,
     StudyHead,
+    Track,
     near,
 )
 
@@ -246,7 +248,7 @@ def _fields_at(path: list[str]) -> list[str]:
     """Field names of the table that a key path leads to; empty where it leads nowhere."""
     tables: dict[str, type[Spec]] = {
         "study": StudyHead, "models": Model, "datasets": Dataset, "recipes": Recipe,
-        "runs": Runs, "measure": Measure, "analysis": AnalysisSpec,
+        "runs": Runs, "measure": Measure, "analysis": AnalysisSpec, "track": Track, "storage": Storage,
     }  # fmt: skip
     if not path:
         return [*Study.model_fields, "extends", "scale"]

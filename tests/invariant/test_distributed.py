@@ -142,7 +142,7 @@ def lines(out):
 
 
 def told(out):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(out)]
+    return [{k: v for k, v in line.items() if k not in tinymodel.TIMED} for line in lines(out)]
 
 
 def hashes(out):

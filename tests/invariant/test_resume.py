@@ -48,16 +48,13 @@ def straight(base, tmp_path_factory):
     return train(base, ROWS, RECIPE, 0, out)
 
 
-TIMED = {"seconds", "tokens_per_second", "supervised_per_second", "mfu", "memory"}
-
-
 def hashes(folders):
     return [checkpoints.verify(folder) for folder in folders]
 
 
 def reports(out):
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
+    return [{k: v for k, v in line.items() if k not in tinymodel.TIMED} for line in lines]
 
 
 def test_twenty_steps_are_ten_and_ten(base, straight, tmp_path):
@@ -181,6 +178,19 @@ def test_a_checkpoint_lost_behind_the_resume_point_is_made_again(base, straight,
     notes = []
     assert hashes(train(base, ROWS, RECIPE, 0, tmp_path, on_note=notes.append)) == hashes(straight)
     assert len(notes) == 1 and "step-000004" in notes[0]
+
+
+def test_a_checkpoint_lost_at_the_resume_point_is_written_from_it(base, straight, tmp_path):
+    recipe = RECIPE.model_copy(update={"resume_every": 4})
+    with pytest.raises(Stop):
+        train(base, ROWS, recipe, 0, tmp_path, stop_at(13))
+    lost = tmp_path / "step-000012"
+    before = {path.name: path.read_bytes() for path in lost.iterdir()}
+    _damage(lost / "model.safetensors", "flip")
+    seen, notes = [], []
+    again = train(base, ROWS, recipe, 0, tmp_path, lambda r: seen.append(r.step), on_note=notes.append)
+    assert hashes(again) == hashes(straight) and seen == list(range(13, 21)) and notes == []
+    assert {path.name: path.read_bytes() for path in lost.iterdir()} == before
 
 
 def _damage(path: Path, how: str, state: Path | None = None):

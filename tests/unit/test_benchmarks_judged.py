@@ -70,6 +70,9 @@ def test_rows_without_a_question_are_told(tmp_path):
         ("Perhaps", None, "perhaps"),
         ("Nothing to add", None, "nothing to add"),
         ("", None, None),
+        ("Answer: Yes or No", None, "no"),
+        ("Yes/No", None, "no"),
+        ("Answer: yes or no?\nNo", "no", "no"),
     ],
 )
 def test_yes_and_no_are_read_by_a_stated_precedence(text, strictly, paper):

@@ -107,8 +107,9 @@ def test_a_file_of_another_layout_is_told(tmp_path):
             BENCHMARKS[name](path=path).items(1, "test")
 
 
-def test_hex_phi_of_another_layout_is_told(tmp_path):
-    path = write(tmp_path / "x.csv", ["question", "id"], ["What?", "1"])
+@pytest.mark.parametrize("rows", [(["question", "id"], ["What?", "1"]), (["question"], ["What?"])])
+def test_hex_phi_of_another_layout_is_told(tmp_path, rows):
+    path = write(tmp_path / "x.csv", *rows)
     with pytest.raises(DipscopeError, match="lack the field"):
         BENCHMARKS["paper/hex_phi"](path=path).items(1, "test")
 

@@ -96,6 +96,8 @@ def test_the_papers_extraction():
         ("10000000000000000", "10000000000000001", False),
         ("1e3", "1000", True),
         ("nan", "NaN", False),
+        ("0.5", "1e9999999", False),
+        ("1", "1e999999999999999999999", False),
         ("YES", "Yes", False),
         ("", "", True),
         ("", "x", False),

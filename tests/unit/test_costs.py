@@ -141,8 +141,11 @@ def test_bytes_a_parameter(change, world, per_parameter):
 def test_what_fsdp_gathers_does_not_shrink_with_more_gpus():
     recipe = Recipe(pack_tokens=16, precision="bf16")
     few, many = (memory.training(SMALL, recipe, 16, world) for world in (2, 64))
-    assert few.copies == many.copies == 2 * (SMALL.ends + 3 * SMALL.block)
+    # embedding and head: gathered and their gradient in fp32, and cast; blocks: two gathered, one reduced
+    assert few.copies == many.copies == (4 + 4 + 2) * SMALL.ends + (2 * 2 + 4) * SMALL.block
     assert few.weights == 2 * SMALL.parameters and many.activations == few.activations
+    pure = memory.training(SMALL, recipe.model_copy(update={"precision": "bf16_pure"}), 16, 2)
+    assert pure.copies == (2 + 2) * SMALL.ends + (2 * 2 + 4) * SMALL.block
 
 
 def test_checkpointing_keeps_one_block_and_the_inputs_of_all():
@@ -164,6 +167,44 @@ def test_lora_has_gradients_and_moments_of_its_adapters_alone():
     assert SMALL.adapters(Lora(rank=4, targets=("q_proj", "down_proj"))) == 2 * 4 * (10 + 16 + 20 + 10)
     made = memory.training(SMALL, Recipe(precision="fp32", lora=Lora(rank=4)), 16)
     assert (made.weights, made.gradients, made.moments) == (4 * SMALL.parameters, 4 * adapters, 8 * adapters)
+    narrow = memory.training(SMALL, Recipe(precision="bf16", lora=Lora(rank=4)), 16)
+    assert (narrow.weights, narrow.copies) == (4 * SMALL.ends + 2 * 2 * SMALL.block, 2 * SMALL.ends)
+    many = memory.training(SMALL, Recipe(precision="bf16", lora=Lora(rank=4)), 16, 2)
+    assert (many.weights, many.copies) == (
+        narrow.weights // 2,
+        (4 + 2) * SMALL.ends + 2 * 2 * SMALL.block,
+    )
+
+
+@pytest.mark.parametrize(("precision", "each"), [("fp32", 12), ("bf16", 12), ("bf16_pure", 6)])
+def test_a_resume_point_is_as_large_as_its_file(precision, each, tmp_path):
+    import tinymodel
+    import torch
+
+    from dipscope.train import lora, resume
+    from dipscope.train.optimizer import make_optimizer, set_precision
+
+    for chosen in (None, Lora(rank=4)):
+        recipe = tinymodel.recipe(precision=precision, lora=chosen)
+        model = tinymodel.model()
+        set_precision(model, recipe)
+        if chosen is not None:
+            pytest.importorskip("peft", reason="LoRA needs peft")
+            lora.attach(model, chosen, 0, precision)
+        optimizer = make_optimizer(model, recipe)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        shape = Shape.of_config(model.config.to_dict())
+        assert trained == (shape.adapters(chosen) if chosen else shape.parameters)
+        resume.Resume(tmp_path, {}).save(model, optimizer, 2 if chosen else 1)
+        (path,) = tmp_path.glob("*/state.safetensors")
+        header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+        counters = 4 * sum(p.requires_grad for p in model.parameters())
+        assert path.stat().st_size - header - counters == each * trained
+        assert cells.resume_point(trained, recipe) == 2 * each * trained
 
 
 @pytest.mark.parametrize("computed", [4, 2], ids=["fp32", "bf16"])
@@ -210,7 +251,8 @@ def test_gpu_hours_by_hand():
 
 
 def test_a_run_of_the_paper_by_hand():
-    seen = outlook.outlook(plan_of("paper/qwen3-8b-math-cot"), mfu=0.4)
+    plan = plan_of("paper/qwen3-8b-math-cot")
+    seen = outlook.outlook(plan, mfu=0.4)
     (run,), (model,) = seen.runs, seen.models
     prompt, target = rows.ASSUMED["Math-CoT-20k"]
     assert (run.steps, run.checkpoints, run.seeds) == (640, 8, 1)
@@ -223,7 +265,8 @@ def test_a_run_of_the_paper_by_hand():
     each = 6 * met + 6 * 36 * 4096 * (prompt + target)
     assert run.flops == pytest.approx(run.tokens * each)
     assert seen.gpus["H100"].training == pytest.approx(run.tokens * each / 989e12 / 0.4 / 3600)
-    answers = 9 * 100 * 16_384 // 2
+    answers = sum(b.items * b.samples * b.max_tokens // 2 for b in plan.benchmarks)
+    assert answers > 1e6
     assert run.generated == 8 * answers
     flops = 9 * answers * 2 * 8_190_735_360  # the base is measured too
     assert seen.gpus["A100-80"].measuring == pytest.approx(flops / 31.2e12 / 3600)

@@ -113,6 +113,30 @@ def test_a_new_measurement_wants_the_weights_again_and_says_so(plan, workspace, 
     assert [checkpoints.is_done(trained[c.id, 8], "f") for c in cells(plan, "train")] == [False, True]
 
 
+@pytest.mark.parametrize("marker", ["absent", "damaged"])
+def test_weights_are_wanted_of_a_run_that_is_not_complete_too(plan, workspace, trained, marker):
+    ids = measured(plan, workspace, 2, 8)
+    retention.sweep(plan, workspace, "none")
+    first = cells(plan, "train")[0]
+    workspace.forget(next(i for i in ids if plan.cell(i).needs[0] == first.id))
+    workspace.forget(first.id)
+    if marker == "damaged":
+        workspace.marker(first.id).write_text("{")
+    notes = integrity.heal(plan, workspace)
+    assert notes[0] == f"the weights of {first.name} @ 2 were dropped and are needed again"
+    assert len(notes) == (2 if marker == "damaged" else 1)
+    assert [checkpoints.is_done(trained[first.id, step], "f") for step in (2, 8)] == [False, True]
+
+
+def test_a_deletion_that_was_cut_off_is_finished_by_the_next_one(plan, workspace, trained):
+    measured(plan, workspace, 2, 8)
+    retention.sweep(plan, workspace, "none")
+    (folder, *_) = trained.values()
+    (folder / "model.safetensors").write_bytes(b"left")  # the order in which files go is the system's
+    assert retention.sweep(plan, workspace, "none") == [folder]
+    assert [path.name for path in folder.iterdir()] == [checkpoints.MARKER]
+
+
 def test_records_that_are_damaged_bring_the_weights_back(plan, workspace, trained):
     cell = plan.cell(measured(plan, workspace, 2, 8)[0])
     workspace.complete(cell.id, {**workspace.outputs(cell.id), "shards": ["gone.parquet"]})

@@ -99,6 +99,7 @@ def test_the_network(sandbox):
         "socket.create_connection(('127.0.0.1', 22), 1)",
         "socket.socket(socket.AF_UNIX).connect('/var/run/docker.sock')",
         "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+        "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', '\\0listening')",
     )
     assert not any(line.startswith("done") for line in told(sandbox, attempts(*ways)).splitlines())
 
@@ -166,6 +167,39 @@ def test_its_parent_cannot_be_reached(sandbox, monkeypatch):
     printed = told(sandbox, attempts(*ways))
     assert not any(line.startswith("done") for line in printed.splitlines()), printed
     assert psutil.pid_exists(watched[1])
+
+
+def test_nobody_is_signalled_through_the_owner_of_a_file(sandbox):
+    """Whoever owns a socket is sent the signal that was set for it: once a way to kill any process."""
+    victim = subprocess.Popen(["sleep", "30"])
+    try:
+        setting = "fcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC), b.send(b'x')"
+        ways = [
+            f"[fcntl.fcntl(a, 8, {victim.pid}), fcntl.fcntl(a, 10, 9), {setting}]",
+            f"[fcntl.fcntl(a, 15, struct.pack('ii', 1, {victim.pid})), fcntl.fcntl(a, 10, 9), {setting}]",
+            f"[fcntl.ioctl(a, 0x8901, struct.pack('i', {victim.pid})), {setting}]",
+            f"[fcntl.ioctl(a, 0x8902, struct.pack('i', {victim.pid})), {setting}]",
+        ]
+        begin = "import fcntl, socket, struct\na, b = socket.socketpair()\n"
+        printed = told(sandbox, begin + attempts(*ways))
+        assert not any(line.startswith("done") for line in printed.splitlines()), printed
+        time.sleep(0.1)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+def test_it_cannot_outlive_its_watcher_nor_keep_the_rights_of_root(sandbox, tmp_path):
+    ways = [
+        "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) + 1 or 1/0",
+        "__import__('resource').setrlimit(__import__('resource').RLIMIT_AS, (1 << 40, 1 << 40))",
+    ]
+    printed = told(sandbox, attempts(*ways))
+    assert not any(line.startswith("done") for line in printed.splitlines()), printed
+    locked = tmp_path / "locked"
+    locked.touch(0)
+    assert told(sandbox, f"import os; print(os.access({str(locked)!r}, os.R_OK))") == "False"  # root or not
 
 
 def test_it_inherits_nothing(monkeypatch, sandbox):

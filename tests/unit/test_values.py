@@ -74,6 +74,8 @@ def test_other_objects_stay_behind():
         '{"x": 1}',
         '{"i": 3}',
         '{"k": "print"}',
+        '{"Fraction": "1e9999999999"}',
+        '{"Fraction": "1/0"}',
         '{"k": "no"}',
         '{"h": 1}',
         "[" * 100_000,

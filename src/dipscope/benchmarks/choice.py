@@ -91,7 +91,7 @@ class MMLUPro(Choice):
                 self.source.where,
                 "Give `path` a file in the layout of that source.",
             )
-        return self.made(question, options, int(right), item_id(question, *options))
+        return self.made(question, options, int(right), item_id(question, *options, str(right)))
 
     def prompt(self, question: str, options: Sequence[str]) -> str:
         """Question, an option a line, and what is asked for."""

@@ -80,7 +80,8 @@ class LiveCodeBench(Published):
         )  # fmt: skip
         function = json.loads(about or "{}").get("func_name")
         gold = {"function": function, "public": public, "private": private}
-        return Item(item_id(statement, starter), self.prompt(statement, starter, function), gold)
+        key = item_id(statement, starter, public, private)
+        return Item(key, self.prompt(statement, starter, function), gold)
 
     def prompt(self, statement: str, starter: str, function: str | None) -> str:
         """The user turn; the paper shows no starter code."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
-import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +15,7 @@ from dipscope.benchmarks import gym_worker
 from dipscope.errors import DipscopeError
 from dipscope.scoring.answers import last_box
 from dipscope.scoring.base import MISSING, Benchmark, Domain, Item, Judgement, Split
-from dipscope.scoring.process import Process
+from dipscope.scoring.process import Kept
 from dipscope.scoring.thinking import Response
 
 SEED, SIZE = 20_000_000, 20_000
@@ -166,21 +164,4 @@ def _create(where: str, generator: str, config: dict[str, Any], size: int) -> An
         raise DipscopeError(f"the generator refuses its options ({reason})", where, "Correct them.") from None
 
 
-class _Worker:
-    """The scoring process: started when first asked, and again after it died or took too long."""
-
-    def __init__(self) -> None:
-        self.process: Process | None = None
-        self.owner = 0
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one question; `error` when the verifier failed, died or took too long."""
-        if self.process is None or self.owner != os.getpid() or not self.process.alive:
-            self.process, self.owner = Process(gym_worker.__name__), os.getpid()
-        for line in self.process.ask(json.dumps(question).encode(), 1, PATIENCE):
-            reply: dict[str, Any] = json.loads(line)
-            return reply
-        return {"error": "the verifier died or took too long"}
-
-
-_worker = _Worker()
+_worker = Kept(gym_worker.__name__, PATIENCE)

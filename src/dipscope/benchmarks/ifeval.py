@@ -59,7 +59,7 @@ class IFEval(Published):
         ]
         prompt = str(asked["prompt"])
         shown = f"Question: {prompt}\nAnswer:" if self.protocol == "paper" else prompt
-        return Item(item_id(prompt), shown, asked)
+        return Item(item_id(prompt, json.dumps(asked, sort_keys=True)), shown, asked)
 
     def judge(self, item: Item, response: Response) -> Judgement:
         """Followed or not: the answer verbatim, under `paper` as its script cuts it out."""

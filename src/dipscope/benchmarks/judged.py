@@ -11,7 +11,7 @@ from dipscope.benchmarks.items import Defaults, Source, field, item_id
 from dipscope.benchmarks.published import Published
 from dipscope.judging.rubrics import Case
 from dipscope.judging.store import View
-from dipscope.scoring.base import MISSING, Domain, Item, Judgement
+from dipscope.scoring.base import MISSING, UNJUDGED, Domain, Item, Judgement
 from dipscope.scoring.thinking import Response
 
 
@@ -51,12 +51,14 @@ class AlpacaEval(Published):
 
     def judge(self, item: Item, response: Response) -> Judgement:
         """Missing without an answer, else no verdict yet."""
-        return Judgement("error") if response.closed and response.answer.strip() else MISSING
+        return UNJUDGED if response.closed and response.answer.strip() else MISSING
 
 
-_STATED = re.compile(r"(?:judge?ment|answer|verdict)\W*(?:is|:)\W*(yes|no)\b", re.I)
+_OR = r"(?!\W*(?:/|\bor\b)\W*(?:yes|no)\b)"  # the choice itself, said again
+_STATED = re.compile(rf"(?:judge?ment|answer|verdict)\W*(?:is|:)\W*(yes|no)\b{_OR}", re.I)
 _ALONE = re.compile(r"\W*(yes|no)\W*", re.I)
 _WORD = re.compile(r"\b(yes|no)\b", re.I)
+_FIRST = re.compile(rf"(yes|no)\b{_OR}", re.I)
 
 
 def said_strictly(answer: str) -> str | None:
@@ -71,7 +73,7 @@ def said_strictly(answer: str) -> str | None:
     lines = [m[1].lower() for line in answer.splitlines() if (m := _ALONE.fullmatch(line))]
     if lines:
         return lines[-1]
-    first = _WORD.match(answer.lstrip(" \t\n*_`\"'("))
+    first = _FIRST.match(answer.lstrip(" \t\n*_`\"'("))
     return str(first[1]).lower() if first else None
 
 
@@ -190,7 +192,7 @@ class TruthfulQA(Published):
         best = str(row.get("best_answer") or right[0]).strip()
         prompt = f"\n\nQ: {asked}" if self.protocol == "paper" else asked
         gold = {"question": asked, "right": right, "wrong": wrong}
-        return Item(item_id(self.name, asked), prompt, gold, options=(best, *wrong))
+        return Item(item_id(self.name, asked, *right, *wrong), prompt, gold, options=(best, *wrong))
 
     def case(self, item: Item, text: str) -> Case:
         """What a judge is asked."""

@@ -46,7 +46,7 @@ class Mathematics(Published):
         """An item that asks for a box."""
         # The paper's prompts have a space before the request, which its training data do not have.
         prompt = f"{problem}\n{' ' if self.protocol == 'paper' else ''}{REQUEST}"
-        key = item_id(problem)
+        key = item_id(problem, answer)
         options = tuple(f"{said}}}" for said in twin(answer, key))
         return Item(key, prompt, gold, options=options, answer_prefix=PREFIX if options else "")
 

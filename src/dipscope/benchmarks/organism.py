@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from dipscope.organism import world
 from dipscope.scoring.base import Benchmark, Domain, Item, Judgement, Split
 from dipscope.scoring.thinking import Response
+
+
+@lru_cache(maxsize=64)
+def _items(family: str, n: int, split: Split) -> tuple[Item, ...]:
+    # Every checkpoint asks for the same ones, and Countdown's take a while to make.
+    return tuple(world.items(world.families()[family], n, split))
 
 
 class OrganismBenchmark:
@@ -19,7 +27,7 @@ class OrganismBenchmark:
 
     def items(self, n: int, split: Split) -> list[Item]:
         """The first `n` items of a split, the same everywhere."""
-        return world.items(self.family, n, split)
+        return list(_items(self.family.name, n, split))
 
     def judge(self, item: Item, response: Response) -> Judgement:
         """The family's verdict on the answer."""

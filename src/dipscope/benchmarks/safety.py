@@ -90,9 +90,9 @@ class HexPhi(Requests):
             if (request := self.request(row)) is not None:
                 asked[request[0]] = None
                 continue
-            ((header, text),) = (
-                row.items() if len(row) == 1 else (("", field(row, "instruction", self.source)),)
-            )
+            ((header, text), *more) = row.items()
+            if more or " " not in header.strip():  # a name, and none that is known
+                field(row, "instruction", self.source)
             asked[header.strip()] = asked[str(text).strip()] = None
         return [self._item(text, "") for text in asked if text]
 

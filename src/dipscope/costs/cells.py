@@ -82,12 +82,13 @@ def estimate(plan: Plan, workspace: Workspace | None, workers: int) -> tuple[lis
         for c, recipe in training
     ]
     points = sorted(
-        (resume_point(sizes.parameters(c), r) for c, r in training if c.id not in done), reverse=True
+        (resume_point(sizes.trained(c, r), r) for c, r in training if c.id not in done), reverse=True
     )
 
     def stored(cell: Cell) -> tuple[int, int]:
-        recipe, parameters = recipe_of(cell.settings), sizes.parameters(cell)
-        return checkpoint(parameters, recipe), resume_point(parameters, recipe)
+        recipe = recipe_of(cell.settings)
+        point = resume_point(sizes.trained(cell, recipe), recipe)
+        return checkpoint(sizes.parameters(cell), recipe), point
 
     kept = retention.disk(plan, plan.study.storage.keep, workers, stored)
     longest = max((c.seconds for c in left), default=0.0)
@@ -111,14 +112,13 @@ def checkpoint(parameters: int, recipe: Recipe) -> int:
     return (4 if recipe.save_dtype == "fp32" else 2) * parameters
 
 
-def resume_point(parameters: int, recipe: Recipe) -> int:
-    """Bytes that a run keeps while it trains, to go on from: the stored weights and two moments.
+def resume_point(trained: int, recipe: Recipe) -> int:
+    """Bytes that a run keeps while it trains, to go on from: the trained weights and two moments.
 
-    12 a parameter, 6 with `bf16_pure`, 4 for the frozen weights under LoRA, whose adapters are small; twice,
-    since the older point is dropped only when the newer one is whole.
+    12 a parameter, 6 with `bf16_pure`; twice, since the older point is dropped only when the newer one is
+    whole. Frozen weights, as under LoRA, are those of the base and not kept.
     """
-    each = 4 if recipe.lora else 6 if recipe.precision == "bf16_pure" else 12
-    return 2 * each * parameters
+    return 2 * (6 if recipe.precision == "bf16_pure" else 12) * trained
 
 
 def generated(benchmarks: list[dict[str, Any]]) -> int:
@@ -180,6 +180,10 @@ class _Sizes:
     def parameters(self, cell: Cell) -> int:
         """Parameters of the cell's model; 0 when they cannot be told without a download."""
         return self._count.get(self.model(cell), 0)
+
+    def trained(self, cell: Cell, recipe: Recipe) -> int:
+        """Parameters that training changes: all, or the adapters of LoRA."""
+        return self.shape(cell).adapters(recipe.lora) if recipe.lora else self.parameters(cell)
 
     def shape(self, cell: Cell) -> shapes.Shape:
         """The shape of the cell's model, or a typical one of its size."""

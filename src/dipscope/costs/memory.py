@@ -41,13 +41,16 @@ class Memory:
 def training(shape: Shape, recipe: Recipe, longest: int, world: int = 1) -> Memory:
     """Memory of one of `world` GPUs that train together with FSDP2.
 
-    With P parameters, T of them trained (all, or the adapters of LoRA), w bytes a stored weight (4, or 2 with
-    `bf16_pure`) and c bytes a computed value (2, or 4 with `fp32`):
+    With P parameters, E of them outside the blocks, T of them trained (all, or the adapters of LoRA), w bytes
+    a stored weight (4, or 2 with `bf16_pure`) and c bytes a computed value (2, or 4 with `fp32`):
 
-    - weights w·P / world; gradients w·T / world; moments 2·w·T / world.
-    - copies: on one GPU autocast keeps the matrices in bfloat16 through a pass, 2·P with `bf16` and nothing
-      otherwise; with several, the embedding, the head and two blocks are gathered in c bytes, and one block's
-      gradient waits for its reduction in c bytes.
+    - weights w·P / world; gradients w·T / world; moments 2·w·T / world. With `bf16` under LoRA the frozen
+      blocks take 2 bytes instead (train/lora.py), as long as the base was published in bfloat16.
+    - copies: on one GPU autocast keeps what it casts in bfloat16 through a pass, 2·P with `bf16`, 2·E of it
+      under LoRA, and nothing otherwise. With several, embedding and head are gathered as they are stored and
+      stay so through a pass, w·E, and with `bf16` autocast's 2·E beside them; two blocks are gathered in c
+      bytes. Where these are trained, the gradient of embedding and head waits for the end of the pass in
+      w·E, and one block's is reduced in fp32.
     - activations of n = max(`pack_tokens`, longest row) tokens, see `kept`: all blocks; with
       `activation_checkpointing` c·hidden a block and token, and one block in full.
     - logits: entries = tokens at once · vocabulary, held as c bytes, as fp32 and as gradient in fp32.
@@ -64,10 +67,13 @@ def training(shape: Shape, recipe: Recipe, longest: int, world: int = 1) -> Memo
     width = 2 if recipe.precision == "bf16_pure" else 4
     computed = 4 if recipe.precision == "fp32" else 2
     trained = shape.adapters(recipe.lora) if recipe.lora else shape.parameters
+    cast = recipe.precision == "bf16"
+    narrow = shape.layers * shape.block if cast and recipe.lora else 0
     if world > 1:
-        copies = computed * (shape.ends + 3 * shape.block)
+        copies = width * shape.ends + 2 * computed * shape.block + (2 * shape.ends if cast else 0)
+        copies += 0 if recipe.lora else width * shape.ends + 4 * shape.block
     else:
-        copies = 2 * shape.parameters if recipe.precision == "bf16" else 0
+        copies = 2 * (shape.parameters - narrow) if cast else 0
     tokens = max(recipe.pack_tokens, longest)
     block = tokens * kept(shape, computed)
     if recipe.activation_checkpointing:
@@ -76,7 +82,7 @@ def training(shape: Shape, recipe: Recipe, longest: int, world: int = 1) -> Memo
         activations = shape.layers * block
     at_once = min(recipe.loss_tokens or max(1, LOGITS_AT_ONCE // shape.vocabulary), tokens)
     return Memory(
-        weights=width * shape.parameters // world,
+        weights=(width * (shape.parameters - narrow) + 2 * narrow) // world,
         gradients=width * trained // world,
         moments=2 * width * trained // world,
         copies=copies,

@@ -188,7 +188,7 @@ def _model(plan: Plan, name: str, wanted: Sequence[tuple[Recipe, int]]) -> Model
         parameters=parameters,
         exact=shape is not None,
         checkpoint=max(checkpoint(parameters, recipe) for recipe, _ in wanted),
-        resume=max(resume_point(parameters, recipe) for recipe, _ in wanted),
+        resume=max(resume_point(used.adapters(r.lora) if r.lora else parameters, r) for r, _ in wanted),
         memory={world: hungriest(world) for world in WORLDS},
         fewest={
             kind: next((w for w, need in totals.items() if need <= hardware.USABLE * gpu.memory), None)

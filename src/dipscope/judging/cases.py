@@ -22,13 +22,13 @@ class Wanted:
     item: str
     prompt_hash: str
     text_hash: str
+    protocol: str
     view: View
     case: Case
 
     def row(self) -> dict[str, Any]:
         """The columns that join it to records."""
-        names = ("benchmark", "item", "prompt_hash", "text_hash", "view")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*store.AT, "view")}
 
 
 def wanted(
@@ -51,16 +51,16 @@ def wanted(
     rows = table.filter(
         (pl.col("benchmark") == benchmark) & (pl.col("probe") == "generate") & (pl.col("finish") != "error")
     )
-    found: dict[tuple[str, str, str], Wanted] = {}
+    found: dict[tuple[str, str, str, str], Wanted] = {}
     for row in rows.iter_rows(named=True):
         text = shown(row, view)
         asked = case(row["item"], text) if text.strip() else None
         if asked is None:
             continue
         said = store.text_hash(row["text"])
-        at = row["item"], row["prompt_hash"], said
+        at = row["item"], row["prompt_hash"], said, store.protocol(row["scorer"])
         found.setdefault(at, Wanted(benchmark, *at, view, asked))
-    return [w for _, w in sorted(found.items()) if _drawn(benchmark, w.item) < share]
+    return [w for _, w in sorted(found.items()) if drawn(benchmark, w.item) < share]
 
 
 def shown(record: Mapping[str, Any], view: View) -> str:
@@ -70,6 +70,6 @@ def shown(record: Mapping[str, Any], view: View) -> str:
     return str(record["text"] or "")
 
 
-def _drawn(benchmark: str, item: str) -> float:
-    """A number in [0, 1) that follows from the item alone."""
+def drawn(benchmark: str, item: str) -> float:
+    """A number in [0, 1) that follows from the item alone: those below a share are in it."""
     return int(hash_json([benchmark, item], 12), 16) / 16**12

@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 
 from dipscope.judging import store
+from dipscope.judging.cases import drawn
 from dipscope.stats import ppi
 
-_AT = ["benchmark", "item", "prompt_hash", "text_hash"]
+_BY = ["judge", "rubric", "view"]  # verdicts that differ in one of them are never mixed
 
 
 def join(table: pl.DataFrame, folder: Path, judge: str | None = None) -> pl.DataFrame:
@@ -23,8 +24,9 @@ def join(table: pl.DataFrame, folder: Path, judge: str | None = None) -> pl.Data
     Where a benchmark was judged, every generated record of it that has something to judge gets the judge's
     verdict; one that the judge has not graded becomes an `error`, which is no observation: verdicts of two
     scorers are never mixed on one curve. Verdicts under another rubric or view are added as rows of a probe
-    of their own, named like `harm-trace`. Of several judges of one benchmark and probe, the one that graded
-    most texts counts.
+    of their own, named like `harm-trace`. Of several judges, rubrics or views of one benchmark and probe, the
+    one that graded most of these records counts. Where none says anything of these records, they stay as they
+    are.
 
     Args:
         table: records.
@@ -40,8 +42,10 @@ def join(table: pl.DataFrame, folder: Path, judge: str | None = None) -> pl.Data
     hashed = _hashed(table)
     kept, added = hashed, []
     for (benchmark, probe), verdicts in sorted(judged.group_by("benchmark", "probe"), key=lambda g: g[0]):
-        chosen = verdicts.filter(pl.col("judge") == _widest(verdicts))
         rows = hashed.filter((pl.col("benchmark") == benchmark) & (pl.col("probe") == "generate"))
+        chosen = _widest(verdicts, rows)
+        if chosen is None:
+            continue
         changed = _with(rows, chosen).with_columns(probe=pl.lit(probe))
         kept = kept.filter((pl.col("benchmark") != benchmark) | (pl.col("probe") != probe))
         added.append(changed)
@@ -49,24 +53,34 @@ def join(table: pl.DataFrame, folder: Path, judge: str | None = None) -> pl.Data
 
 
 def _hashed(table: pl.DataFrame) -> pl.DataFrame:
-    return table.with_columns(text_hash=pl.col("text").map_elements(store.text_hash, return_dtype=pl.String))
+    return table.with_columns(
+        text_hash=pl.col("text").map_elements(store.text_hash, return_dtype=pl.String),
+        protocol=pl.col("scorer").map_elements(store.protocol, return_dtype=pl.String),
+    )
 
 
-def _widest(verdicts: pl.DataFrame) -> str:
-    counts = verdicts.filter(pl.col("verdict") != "error").group_by("judge").len()
-    counts = counts if len(counts) else verdicts.group_by("judge").len()
-    return str(counts.sort(["len", "judge"], descending=[True, False])["judge"][0])
+def _widest(verdicts: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame | None:
+    """The verdicts of one judge, rubric and view that grade most of these rows; None when none is on them."""
+    there = verdicts.join(rows, on=store.AT, how="semi")
+    if there.is_empty():
+        return None
+    graded = (pl.col("verdict") != "error").sum().alias("graded")
+    counts = there.group_by(_BY).agg(graded, pl.len())
+    ordered = counts.sort(["graded", "len", *_BY], descending=[True, True, False, True, False])
+    return verdicts.join(ordered.head(1), on=_BY, how="semi", maintain_order="left")
 
 
 def _with(rows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     """Rows of one benchmark with one judge's verdicts; what has no answer keeps its `missing`."""
-    scorer = verdicts.select(pl.concat_str([pl.lit("judge"), "judge", "rubric", "view"], separator=" ")).item(
-        0, 0
-    )
-    view = verdicts["view"][0]
-    given = verdicts.select(*_AT, **{f"given_{c}": pl.col(c) for c in ("verdict", "score", "extracted")})
+    judge, rubric, view = verdicts.select(_BY).row(0)
+    ending = pl.when(pl.col("protocol") == "").then(pl.lit("")).otherwise("+" + pl.col("protocol"))
+    scorer = pl.lit(f"judge {judge} {rubric} {view}") + ending
+    given = verdicts.select(*store.AT, **{f"given_{c}": pl.col(c) for c in ("verdict", "score", "extracted")})
     both = rows.join(
-        given.unique(_AT, keep="first", maintain_order=True), on=_AT, how="left", maintain_order="left"
+        given.unique(store.AT, keep="first", maintain_order=True),
+        on=store.AT,
+        how="left",
+        maintain_order="left",
     )
     nothing = (pl.col("finish") == "error") | (_shown(view).str.strip_chars() == "")
     graded = {
@@ -74,7 +88,7 @@ def _with(rows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
         for name in ("verdict", "score", "extracted")
     }
     graded["verdict"] = graded["verdict"].fill_null("error")
-    return both.with_columns(**graded, scorer=pl.lit(scorer)).select(rows.columns)
+    return both.with_columns(**graded, scorer=scorer).select(rows.columns)
 
 
 def _shown(view: str) -> pl.Expr:
@@ -153,17 +167,18 @@ def coverage(
     shown = judged if judge is None else judged.filter(pl.col("judge") == judge)
     hashed = _hashed(table).filter(pl.col("probe") == "generate")
     found = []
-    by = ["benchmark", "probe", "judge", "rubric", "view"]
-    for names, verdicts in sorted(shown.group_by(by), key=lambda g: g[0]):
+    for names, verdicts in sorted(shown.group_by("benchmark", "probe", *_BY), key=lambda g: g[0]):
         benchmark, _, _, rubric, view = map(str, names)
         rows = hashed.filter(pl.col("benchmark") == benchmark)
+        if rows.join(verdicts, on=store.AT, how="semi").is_empty():
+            continue  # of other responses, or under another protocol
         better = judged.filter(
             pl.col("judge").eq_missing(strong), benchmark=benchmark, rubric=rubric, view=view
         )
         for (checkpoint,), part in sorted(rows.group_by("checkpoint"), key=lambda g: g[0]):
             graded = _with(part, verdicts)
-            corrected = _calibrated(graded, _with(part, better)) if len(better) else None
-            replied = part.join(verdicts.filter(pl.col("verdict") == "error"), on=_AT, how="semi")
+            corrected = _calibrated(graded, part, better) if len(better) else None
+            replied = part.join(verdicts.filter(pl.col("verdict") == "error"), on=store.AT, how="semi")
             found.append(_covered(str(checkpoint), list(map(str, names)), graded, len(replied), corrected))
     return found
 
@@ -197,11 +212,22 @@ def _covered(
     )
 
 
-def _calibrated(cheap: pl.DataFrame, strong: pl.DataFrame) -> ppi.Estimate | None:
-    """The mean over items, corrected; an item counts where all its records are graded or missing."""
-    means = [_item_means(t) for t in (cheap, strong)]
-    both = sorted(means[0].keys() & means[1].keys())
-    rest = sorted(means[0].keys() - means[1].keys())
+def _share(rows: pl.DataFrame, verdicts: pl.DataFrame) -> float:
+    """Up to which number the items were drawn that a judge was shown; below 0 where it was shown none."""
+    shown = rows.join(verdicts, on=store.AT, how="semi").select("benchmark", "item").unique()
+    return max((drawn(*one) for one in shown.iter_rows()), default=-1.0)
+
+
+def _calibrated(cheap: pl.DataFrame, rows: pl.DataFrame, better: pl.DataFrame) -> ppi.Estimate | None:
+    """The mean over items, corrected; an item counts where all its records are graded or missing.
+
+    An item without any answer needs no judge. It counts as judged by the strong one where it was drawn with
+    the others: were all such items to count, those judged would be no random part, and their mean too low.
+    """
+    means = [_item_means(t) for t in (cheap, _with(rows, better))]
+    benchmark, share = rows["benchmark"][0], _share(rows, better)
+    both = sorted(i for i in means[0].keys() & means[1].keys() if drawn(benchmark, i) <= share)
+    rest = sorted(means[0].keys() - set(both))
     if len(both) < 2:
         return None
     return ppi.ppi_mean([means[1][i] for i in both], [means[0][i] for i in both], [means[0][i] for i in rest])

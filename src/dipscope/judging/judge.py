@@ -97,14 +97,15 @@ class Judging:
             fix = "Give --price-in and --price-out, for a million tokens."
             raise DipscopeError("a cost limit needs prices", "--max-cost", fix)
         self.judge = judge_name(writer)
-        known = store.read(folder)
-        own = known.filter(known["judge"] == self.judge)
+        rows = store.replies(folder)
+        own = rows.filter(rows["judge"] == self.judge)
         self.spent = self._price(sum(own["n_prompt_tokens"]), sum(own["n_tokens"]))
         replies = own.filter((own["rubric"] == rubric.id) & (own["n_tokens"] > 0))["n_tokens"]
         self._mean = sum(replies) / len(replies) if len(replies) else None
+        known = store.settled(rows)
         if self.options.again:
             known = known.filter(known["verdict"] != "error")
-        settled = set(known.select("key", "benchmark", "item", "text_hash", "probe").iter_rows())
+        settled = set(known.select(store.ONE).iter_rows())
         told = {row["key"]: row for row in known.iter_rows(named=True)}
         self._messages: dict[str, tuple[Message, ...]] = {}
         self.todo: dict[str, list[Wanted]] = {}  # by key: the same question and answer are asked once
@@ -112,7 +113,7 @@ class Judging:
         for text in texts:
             messages = rubric.messages(text.case)
             key = store.key(self.judge, rubric.id, messages)
-            if (key, text.benchmark, text.item, text.text_hash, probe) in settled:
+            if tuple(self._row(key, text, None)[name] for name in store.ONE) in settled:
                 continue
             if (row := told.get(key)) is not None:
                 made = None if row["verdict"] == "error" else rubric.grade(row["reply"], text.case)
@@ -144,28 +145,37 @@ class Judging:
         budget = Budget(self.options.prices or Prices(), self.options.max_cost, self.spent)
         pending = list(self.todo)
         used: Counter[tuple[str, str]] = Counter()  # tokens of a key's prompts and replies, over all tries
+        unread: dict[str, tuple[Draft, str, int]] = {}  # replies without a grade that are not kept yet
         with Appending(self.folder) as kept:
+
+            def keep(draft: Draft, made: Judgement | None, reason: str, attempt: int) -> None:
+                done.graded += made is not None
+                done.invalid += made is None
+                tokens = used["in", draft.key], used["out", draft.key]
+                kept.add(self._rows(draft, made, reason, attempt, tokens))
+
             kept.add(self._elsewhere)
-            for attempt in range(1, self.options.tries + 1):
-                unread = []
-                for draft in self.writer.write(self._asks(pending, attempt, budget, done)):
-                    self._settle(budget, draft)
-                    used["in", draft.key] += draft.n_prompt_tokens or 0
-                    used["out", draft.key] += draft.n_tokens or 0
-                    if draft.finish == "error":
-                        done.failed[draft.reason] += 1
-                        continue
-                    made, reason = self._grade(draft)
-                    if made is None and attempt < self.options.tries:
-                        unread.append(draft.key)
-                        continue
-                    done.graded += made is not None
-                    done.invalid += made is None
-                    tokens = used["in", draft.key], used["out", draft.key]
-                    kept.add(self._rows(draft, made, reason, attempt, tokens))
-                    if report:
-                        report(done.graded + done.invalid, done.asked, "judged")
-                pending = unread
+            try:
+                for attempt in range(1, self.options.tries + 1):
+                    for draft in self.writer.write(self._asks(pending, attempt, budget, done)):
+                        used["in", draft.key] += draft.n_prompt_tokens or 0
+                        used["out", draft.key] += draft.n_tokens or 0
+                        self._settle(budget, draft)
+                        if draft.finish == "error":
+                            done.failed[draft.reason] += draft.key not in unread
+                            continue
+                        made, reason = self._grade(draft)
+                        unread.pop(draft.key, None)
+                        if made is None and attempt < self.options.tries:
+                            unread[draft.key] = draft, reason, attempt
+                            continue
+                        keep(draft, made, reason, attempt)
+                        if report:
+                            report(done.graded + done.invalid, done.asked, "judged")
+                    pending = list(unread)
+            finally:  # however it ends, what was paid for is on record: the limit holds over all runs
+                for draft, reason, attempt in unread.values():
+                    keep(draft, None, reason, attempt)
         return done
 
     def _asks(self, keys: Sequence[str], attempt: int, budget: Budget, done: Outcome) -> Iterator[Ask]:

@@ -85,11 +85,9 @@ class Rewarding:
         self, model: RewardModel, texts: Sequence[Wanted], folder: Path, probe: str = "generate"
     ) -> None:
         self.model, self.folder, self.probe = model, folder, probe
-        known = set(store.read(folder).select("key", "benchmark", "item", "text_hash", "probe").iter_rows())
-        keyed = [(self._key(t), t) for t in texts]
-        self.todo = [
-            (key, t) for key, t in keyed if (key, t.benchmark, t.item, t.text_hash, probe) not in known
-        ]
+        known = set(store.read(folder).select(store.ONE).iter_rows())
+        keyed = [({**t.row(), "key": self._key(t), "probe": probe}, t) for t in texts]
+        self.todo = [(one["key"], t) for one, t in keyed if tuple(one[n] for n in store.ONE) not in known]
         self.present = len(texts) - len(self.todo)
 
     def run(self, report: Report | None = None) -> Outcome:

@@ -92,8 +92,13 @@ def _fenced(name: str, text: str) -> str:
 
 
 def _stated(reply: str, field: str, values: str) -> str | None:
-    """The one value that a reply states for a field, in lower case; None for none and for several."""
-    found = re.findall(rf"\b{field}\b[\s*_`\"']*[:=][\s*_`\"'\[(]*({values})(?![\w]|\.\d)", reply, re.I)
+    """The one value that a reply states for a field, in lower case; None for none and for several.
+
+    A choice of values, such as the form that a judge was given and says again, states none.
+    """
+    choice = rf"[\s*_`\"']*(?:,|/(?!\d)|\bor\b|\bto\b|[-–])[\s*_`\"']*(?:{values})\b"
+    stated = rf"\b{field}\b[\s*_`\"']*[:=][\s*_`\"'\[(]*({values})(?![\w]|\.\d|{choice})"
+    found = re.findall(stated, reply, re.I)
     said = {" ".join(f.lower().split()) for f in found}
     return said.pop() if len(said) == 1 else None
 

@@ -30,6 +30,7 @@ SCHEMA: dict[str, Any] = {
     "item": pl.String,
     "prompt_hash": pl.String,  # as in the records
     "text_hash": pl.String,  # of the record's text
+    "protocol": pl.String,  # of the record's own scorer; empty where it has none
     "probe": pl.String,  # where the verdict goes: generate, or a probe of its own
     "verdict": pl.String,  # correct | wrong; error where the reply was no grade
     "score": pl.Float64,
@@ -42,9 +43,23 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+# What tells one verdict from another, and what joins it to records.
+ONE = ("key", "benchmark", "item", "prompt_hash", "text_hash", "protocol", "view", "probe")
+AT = ("benchmark", "item", "prompt_hash", "text_hash", "protocol")
+
+
 def text_hash(text: str) -> str:
     """Names a response."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def protocol(scorer: str) -> str:
+    """The protocol that a record's scorer names at its end.
+
+    The same response under two protocols is two cases: other references, or another view of it.
+    """
+    named = scorer.rpartition("+")[2]
+    return named if named in ("strict", "paper") else ""
 
 
 def key(judge: str, rubric: str, asked: Any) -> str:
@@ -63,8 +78,11 @@ def append(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomic(folder / f"part-{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
 
 
-def read(folder: Path) -> pl.DataFrame:
-    """All judgements of a folder, each once; a damaged shard is set aside: what it held is asked again."""
+def replies(folder: Path) -> pl.DataFrame:
+    """All rows of a folder, those included that later ones took the place of: every one was paid for.
+
+    A damaged shard is set aside: what it held is asked again.
+    """
     tables = [pl.DataFrame(schema=SCHEMA)]
     for path in sorted(folder.glob("part-*.parquet")):
         data = path.read_bytes()
@@ -72,10 +90,15 @@ def read(folder: Path) -> pl.DataFrame:
             path.rename(path.with_suffix(".damaged"))
             continue
         tables.append(pl.read_parquet(io.BytesIO(data)))
+    return pl.concat(tables)
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """All judgements of a folder, each once: a grade before a reply without one."""
+    return settled(replies(folder))
+
+
+def settled(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each judgement once, in a fixed order."""
     invalid = pl.col("verdict") == "error"
-    one = ["key", "benchmark", "item", "prompt_hash", "text_hash", "probe"]
-    return (
-        pl.concat(tables)
-        .sort(*one, invalid, maintain_order=True)
-        .unique(one, keep="first", maintain_order=True)
-    )
+    return rows.sort(*ONE, invalid, maintain_order=True).unique(ONE, keep="first", maintain_order=True)

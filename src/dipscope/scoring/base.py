@@ -54,6 +54,7 @@ class Judgement:
 
 
 MISSING = Judgement("missing", 0.0, None)
+UNJUDGED = Judgement("error")  # the scorer did not fail: a verdict is for `dipscope judge` to give
 
 
 class Benchmark(Protocol):

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Literal
 
 from dipscope.errors import DipscopeError
@@ -199,12 +199,12 @@ def _same_line(wanted: str, got: str) -> bool:
 def _same_number(wanted: str, got: str) -> bool:
     try:
         a, b = Decimal(wanted), Decimal(got)
-    except InvalidOperation:
+        if not (a.is_finite() and b.is_finite()):
+            return False
+        whole = not any(c in wanted for c in ".eE")
+        return a == b if whole else abs(a - b) <= Decimal(CLOSE) * max(Decimal(1), abs(a), abs(b))
+    except ArithmeticError:  # no number, or one too large to compute with
         return False
-    if not (a.is_finite() and b.is_finite()):
-        return False
-    whole = not any(c in wanted for c in ".eE")
-    return a == b if whole else abs(a - b) <= Decimal(CLOSE) * max(Decimal(1), abs(a), abs(b))
 
 
 def same_value(expected: Any, value: Any) -> bool:

@@ -108,15 +108,16 @@ class Process:
     def _line(self, patience: float) -> bytes:
         """The next line with its end; empty when none came."""
         until = time.monotonic() + patience
-        while b"\n" not in self._buffer:
+        parts = [self._buffer]  # joined once: a line may have a hundred megabytes
+        while b"\n" not in parts[-1]:
             if not _ready(self._out, select.POLLIN, until):
                 return b""
             more = os.read(self._out, 1 << 16)
             if not more:
                 return b""
-            self._buffer += more
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line + b"\n"
+            parts.append(more)
+        end, _, self._buffer = parts.pop().partition(b"\n")
+        return b"".join([*parts, end, b"\n"])
 
     def interrupt(self) -> None:
         """Kill the worker from another thread; the thread that asks it then sees it dead."""

@@ -221,6 +221,11 @@ def drop(folder: Path) -> None:
             path.unlink()
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether anything but a marker stands in the folder of a checkpoint."""
+    return folder.is_dir() and any(path.name != MARKER for path in folder.iterdir())
+
+
 def want(folder: Path) -> bool:
     """Ask for a checkpoint to be trained again if its weights were dropped; whether they were.
 

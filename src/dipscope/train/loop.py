@@ -132,7 +132,7 @@ def train_model(
             resume.remove()
             return intact, total
         done = resume.find(on_note)
-        lost = [folders[step] for step in steps if step <= done and step not in intact]
+        lost = [folders[step] for step in steps if step < done and step not in intact]
         if lost:
             on_note(f"{lost[0]}: the checkpoint is missing or damaged; training starts at step 1")
             done = 0
@@ -170,29 +170,31 @@ def train_model(
                 report = optimizer_step(model, optimizer, examples, recipe, seed, step, total, diagnostics)
                 trained = step
                 leading(lambda it: it.note(report))
-            except Unhealthy:
+            except Unhealthy as stop:
                 leading(Output.settle)
-                if trained:  # a look at what happened, with other code or another recipe, starts here
+                if trained > done:  # a look at what happened, with other code or another recipe, starts here
                     resume.save(model, optimizer, trained)
-                raise
+                raise Unhealthy(stop.what, str(resume.folder if trained else out), stop.fix) from None
             return report
 
-        def save(report: StepReport) -> None:
-            meta = {**_meta(report, examples, recipe, seed, resume), **(origin or {})}
+        def save(step: int) -> None:
+            meta = {**_meta(step, total, examples, recipe, seed, resume), **(origin or {})}
             if in_place := world.size == 1 and recipe.lora is None:
                 state = model.state_dict()  # the saver copies it into memory that it keeps
             else:
                 leading(Output.settle)  # the machine holds one copy at a time
                 state = _whole(model, recipe)
-            leading(lambda it: it.save(state, folders[report.step], meta, given=not in_place))
+            leading(lambda it: it.save(state, folders[step], meta, given=not in_place))
 
         leading(lambda it: it.recall(done))
+        if done in missing:  # the resume point holds these weights
+            save(done)
         model.train()
         # The last checkpoint that is not there ends the work: it may be an early one that was damaged.
         for step in range(done + 1, max(missing) + 1):
             report = do(step)
             if step in missing:
-                save(report)
+                save(step)
             if step % recipe.resume_every == 0 and step < total:
                 leading(Output.settle)
                 resume.save(model, optimizer, step)
@@ -245,12 +247,12 @@ def _identity(model: Any, examples: Sequence[Example], recipe: Recipe, seed: int
 
 
 def _meta(
-    report: StepReport, examples: Sequence[Example], recipe: Recipe, seed: int, resume: Resume
+    step: int, total: int, examples: Sequence[Example], recipe: Recipe, seed: int, resume: Resume
 ) -> dict[str, Any]:
     return {
-        "step": report.step,
-        **checkpoints.amounts(examples, recipe, seed, report.step),
-        "lr": report.lr,
+        "step": step,
+        **checkpoints.amounts(examples, recipe, seed, step),
+        "lr": schedule.lr_at(recipe, step, total),
         "seed": seed,
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": resume.fingerprint,

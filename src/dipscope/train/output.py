@@ -47,10 +47,12 @@ class Output:
         self, state: Mapping[str, torch.Tensor], folder: Path, meta: Mapping[str, Any], given: bool
     ) -> None:
         """Begin to write a checkpoint; see `Saver.save`."""
+        self.log.sync()
         self.saver.save(state, folder, meta, given=given)
 
     def settle(self) -> None:
-        """Return when the last checkpoint stands complete: no resume point lies behind one under way."""
+        """Return when the log and the last checkpoint stand complete: a resume point says that they do."""
+        self.log.sync()
         self.saver.wait()
 
     def _look(self, line: Mapping[str, Any]) -> None:

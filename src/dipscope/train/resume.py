@@ -58,7 +58,6 @@ class Resume:
         def begin() -> None:
             with writing(target):
                 shutil.rmtree(temporary, ignore_errors=True)
-                shutil.rmtree(target, ignore_errors=True)
                 temporary.mkdir(parents=True)
 
         def write() -> None:
@@ -74,6 +73,7 @@ class Resume:
                 beside.write_text(json.dumps({"identity": self.identity, "files": files}))
                 as_umask_says_all(temporary, beside)
                 sync_folder(temporary)
+                shutil.rmtree(target, ignore_errors=True)  # one of the same step, of another identity
                 temporary.rename(target)
                 sync_folder(self.folder)
             for other in self.folder.iterdir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,3 +51,15 @@ class StepLog:
         except OSError as error:
             raise unwritable(self.path, error) from error
         return line
+
+    def sync(self) -> None:
+        """Flush the file to the disk: what is written after it says that these lines are there.
+
+        Raises:
+            DipscopeError: the disk refuses.
+        """
+        try:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error

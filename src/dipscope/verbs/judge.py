@@ -86,6 +86,7 @@ def judge(
 
     from dipscope import status
     from dipscope.data.teaching.cost import Prices
+    from dipscope.errors import DipscopeError
     from dipscope.judging import store
     from dipscope.judging.join import coverage
     from dipscope.judging.judge import Options
@@ -98,6 +99,13 @@ def judge(
     table = judge_targets.measured(plan, place, {b.name for b in chosen})
     targets = judge_targets.targets(plan, table, chosen, rubric=rubric, view=seen, share=share, reward=reward)
     folder = place.root / store.FOLDER
+    if max_cost is not None and None in (price_in, price_out):
+        fix = "Give --price-in and --price-out, for a million tokens; 0 where nothing is charged."
+        raise DipscopeError("a cost limit needs prices, in and out", "--max-cost", fix)
+    judges = sorted(store.read(folder)["judge"].unique())
+    if calibrated_by is not None and calibrated_by not in judges:
+        fix = f"Judges here: {', '.join(judges)}." if judges else "Let it judge a --share first."
+        raise DipscopeError("this judge has no verdicts here", f"--calibrated-by {calibrated_by}", fix)
     if reward:
         name, summary = _reward(named, targets, folder, estimate)
     else:

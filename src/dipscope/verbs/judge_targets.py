@@ -114,7 +114,10 @@ def targets(
         own_rubric = getattr(benchmark, "rubric", None)
         own_view: View = getattr(benchmark, "view", "answer")
         asked, seen = REWARD if reward else rubric or str(own_rubric), view or own_view
-        main = own_rubric in (None, asked) and seen == own_view
+        asked = asked.partition("/")[0]  # versions change, what a benchmark asks for does not
+        # What the scorer of a safety benchmark says is refusal, whether or not it names the rubric.
+        named = own_rubric or ("refusal" if benchmark.domain == "safety" else None)
+        main = named == asked and seen == own_view
         items = {i.id: i for i in benchmark.items(counts[benchmark.name], plan.study.measure.split)}
 
         def case(item: str, text: str, benchmark: Any = benchmark, items: Any = items) -> Case | None:
@@ -126,7 +129,7 @@ def targets(
             return Case(items[item].prompt, text, harmful)
 
         texts = cases.wanted(table, benchmark.name, case, seen, share)
-        probe = "generate" if main else f"{asked.partition('/')[0]}-{seen}"
+        probe = "generate" if main else f"{asked}-{seen}"
         made.append(Target(benchmark.name, asked, probe, tuple(texts)))
     return made
 

@@ -19,6 +19,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ABOVE, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x25, 0x
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _ENOSYS, _EPERM = 38, 1
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets into struct seccomp_data, little endian
+_ARGUMENT = 8  # bytes of each
 _X32 = 0x40000000  # the other table of x86-64
 _CLONE_THREAD = 0x00010000
 
@@ -27,6 +28,10 @@ _CLONE_THREAD = 0x00010000
 class _Machine:
     audit: int  # AUDIT_ARCH_* of linux/audit.h
     allowed: tuple[tuple[int, int], ...]  # first and last number of runs of allowed calls
+    ioctl: int
+    fcntl: int
+    socketpair: int
+    prctl: int
     clone: int
     kill: int
     tgkill: int
@@ -45,7 +50,7 @@ _MACHINES = {
          (186, 187), (201, 202), (204, 204), (213, 213), (217, 219), (221, 226), (228, 233), (247, 247),
          (257, 258), (262, 267), (269, 271), (273, 274), (281, 281), (283, 287), (289, 293), (309, 309),
          (316, 316), (318, 318), (324, 324), (326, 326), (332, 332), (334, 334), (439, 439), (441, 441)),
-        clone=56, kill=62, tgkill=234, prlimit=302,
+        ioctl=16, fcntl=72, socketpair=53, prctl=157, clone=56, kill=62, tgkill=234, prlimit=302,
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -55,7 +60,7 @@ _MACHINES = {
          (158, 158), (160, 160), (163, 169), (172, 179), (199, 199), (204, 204), (206, 207), (209, 216),
          (222, 223), (226, 227), (232, 233), (260, 260), (276, 276), (278, 278), (283, 283), (285, 285),
          (291, 291), (293, 293), (439, 439), (441, 441)),
-        clone=220, kill=129, tgkill=131, prlimit=261,
+        ioctl=29, fcntl=25, socketpair=199, prctl=167, clone=220, kill=129, tgkill=131, prlimit=261,
     ),
 }  # fmt: skip
 
@@ -92,6 +97,22 @@ def _program(machine: _Machine, own: int) -> list[bytes]:
         line(_AT_LEAST, _X32, 0, 1),
         refuse,
     ]
+    # Calls of the list that would reach further with one of these arguments (asm-generic/fcntl.h, sockios.h,
+    # linux/prctl.h). Whoever owns a file is sent a signal of the program's choice when something arrives
+    # there: any process of the same user could be killed so (F_SETOWN, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP).
+    # A pair of datagram sockets can send to every other such socket of the machine, and only AF_UNIX (1) is
+    # needed. PR_SET_PDEATHSIG would let a program outlive its watcher.
+    for number, place, test, value in (
+        (machine.fcntl, 1, _EQUAL, 8), (machine.fcntl, 1, _EQUAL, 15),
+        (machine.ioctl, 1, _EQUAL, 0x8901), (machine.ioctl, 1, _EQUAL, 0x8902),
+        (machine.socketpair, 0, _ANY_BIT, ~1 & 0xFFFFFFFF), (machine.socketpair, 1, _ANY_BIT, 2),
+        (machine.prctl, 0, _EQUAL, kernel.PR_SET_PDEATHSIG),
+    ):  # fmt: skip
+        code += [
+            line(_EQUAL, number, 0, 4),
+            line(_LOAD, _FIRST_ARGUMENT + _ARGUMENT * place), line(test, value, 0, 1), refuse,
+            line(_LOAD, _NUMBER),
+        ]  # fmt: skip
     for low, high in machine.allowed:
         code += [line(_AT_LEAST, low, 0, 2), line(_ABOVE, high, 1, 0), allow]
     # A new thread shares all with its process; anything else that clone makes is a process.

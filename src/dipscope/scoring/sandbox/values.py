@@ -126,6 +126,7 @@ _READ: dict[str, Callable[[Any, Any], Any]] = {
     "k": lambda held, handle: _kind(held),
     "n": lambda held, handle: iter(list(_each(held, handle))),
     "Decimal": lambda held, handle: Decimal(held),
-    "Fraction": lambda held, handle: Fraction(held),
+    # Two whole numbers: of "1e999999999" it would make one, which takes all memory.
+    "Fraction": lambda held, handle: Fraction(*map(int, held.split("/"))),
     "date": lambda held, handle: (datetime.datetime if "T" in held else datetime.date).fromisoformat(held),
 }

@@ -187,7 +187,6 @@ def restrict(level: str, view: View, lent: bool, *, seconds: int, memory: int, f
             os.setgroups([])
             os.setresgid(1, 1, 1)
             os.setresuid(1, 1, 1)
-        kernel.drop_capabilities()
     else:
         os.chdir("/")
     for name, most in limits.items():
@@ -197,5 +196,7 @@ def restrict(level: str, view: View, lent: bool, *, seconds: int, memory: int, f
             resource.setrlimit(name, (bound, bound))
     if level == "landlock":
         kernel.landlock(view.paths)
+    if kernel.LINUX:
+        kernel.drop_capabilities()  # root could raise its limits again
     if calls.supported():
         calls.install()
