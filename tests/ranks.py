@@ -140,3 +140,11 @@ def check_sums(factor):
         sharding.check_sums(current())
     finally:
         sharding._wrap = wrap
+
+
+def agreed(objections):
+    """Ask the world about this rank's objection."""
+    from dipscope.train.world import current
+
+    world = current()
+    return world.agreed(objections[world.rank])

@@ -120,6 +120,11 @@ def test_sums_that_come_out_divided_stop_the_run(two):
         two(ranks.check_sums, 2.0)
 
 
+def test_an_objection_of_one_rank_is_that_of_all(two):
+    assert two(ranks.agreed, ["", "not exact"]) == ["not exact", "not exact"]
+    assert two(ranks.agreed, ["", ""]) == ["", ""]
+
+
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
 def test_the_whole_state_has_the_names_values_and_ties_of_one_process(two, family):
     (state, ties), (elsewhere, _) = two(ranks.whole_state, family)

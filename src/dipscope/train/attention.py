@@ -11,6 +11,7 @@ import torch
 
 from dipscope.errors import DipscopeError
 from dipscope.train import attention_kernels as kernels
+from dipscope.train.world import current
 
 NAME = "dipscope_documents"
 _log = logging.getLogger(__name__)
@@ -74,17 +75,21 @@ def attach(
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     dropout = getattr(config, "attention_dropout", 0.0)
+    world = current()
     for label, kernel in kernels.candidates(model.device, dtype, dropout):
-        flaw = kernels.flaw(kernel, heads, key_heads, size, model.device, dtype)
+        # Ranks that took different kernels would wait for each other: an objection of one is that of all.
+        flaw = world.agreed(kernels.flaw(kernel, heads, key_heads, size, model.device, dtype))
         if not flaw:
             try:
-                return _use(model, f"{NAME}_{label.replace(' ', '_')}", interface(kernel), dtype)
+                _use(model, f"{NAME}_{label.replace(' ', '_')}", interface(kernel), dtype)
             except (DipscopeError, RuntimeError) as error:
                 flaw = " ".join(str(error).split())[:200]
+            if not (flaw := world.agreed(flaw)):
+                return
         on_note(f"{label} attention is not used: {flaw}")
     # The loop needs no other format than the weights', and fp32 shows smaller differences than bfloat16.
     mixed = any(p.dtype != model.dtype for p in model.parameters())
-    return _use(model, NAME, document_attention, dtype if mixed else model.dtype)
+    _use(model, NAME, document_attention, dtype if mixed else model.dtype)
 
 
 @contextmanager

@@ -61,6 +61,14 @@ class World:
         result: T = told[0]
         return result
 
+    def agreed(self, objection: str) -> str:
+        """The first objection that any rank has, or "", the same on every rank; all must ask."""
+        if self.size == 1:
+            return objection
+        said = [""] * self.size
+        dist.all_gather_object(said, objection)
+        return next(filter(None, said), "")
+
 
 def current() -> World:
     """The world that this process has joined; one of its own where it has joined none."""
