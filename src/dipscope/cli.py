@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipscope.errors import DipscopeError
-from dipscope.verbs import data, judge
+from dipscope.verbs import audit, data, judge, score
 
 INTERRUPTED = 130  # what typer exits with after Ctrl-C, without a word
 
@@ -43,6 +43,8 @@ app = typer.Typer(
 
 app.add_typer(data.app, name="data")
 app.command("judge")(judge.judge)
+app.command("score")(score.score)
+app.command("audit")(audit.audit)
 
 StudyArg = Annotated[
     str,

@@ -14,7 +14,9 @@ from dipscope.workspace import Workspace, write_atomic
 
 def remember(study: Study, workspace: Workspace) -> None:
     """Store the resolved study in its workspace."""
-    write_atomic(workspace.root / "study.json", study.model_dump_json(indent=1, by_alias=True))
+    # Only what it says: a default gives way to the benchmark's own, a key that is written does not.
+    said = study.model_dump_json(indent=1, by_alias=True, exclude_unset=True)
+    write_atomic(workspace.root / "study.json", said)
 
 
 def recall(root: Path) -> tuple[Plan, Workspace]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dipscope import status
+from dipscope import plan, status, study_files
 from dipscope.errors import DipscopeError
 from dipscope.study import Study
 from dipscope.workspace import Workspace
@@ -22,6 +22,13 @@ def workspace(tmp_path):
     made = Workspace(tmp_path)
     status.remember(Study.model_validate(STUDY), made)
     return made
+
+
+@pytest.mark.parametrize("preset", ["demo", "smollm2", "paper/table1"])
+def test_a_study_comes_back_with_the_cells_that_it_had(tmp_path, preset):
+    study = study_files.load(preset)
+    status.remember(study, Workspace(tmp_path))
+    assert status.recall(tmp_path)[0].cells == plan.make(study).cells
 
 
 @pytest.mark.parametrize(

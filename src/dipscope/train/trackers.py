@@ -79,8 +79,9 @@ def asked(root: Path) -> tuple[str, tuple[str, ...]]:
     """The project that a workspace's runs belong to in trackers, and the trackers that its study asks for."""
     try:
         study = json.loads((root / "study.json").read_text(encoding="utf-8"))
-        return study["track"]["project"] or study["study"]["name"], tuple(study["track"]["to"])
-    except (OSError, ValueError, KeyError, TypeError):
+        track = study.get("track", {})
+        return track.get("project") or study["study"]["name"], tuple(track.get("to", ()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return root.name, ()
 
 
