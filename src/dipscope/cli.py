@@ -42,9 +42,6 @@ app = typer.Typer(
 )
 
 app.add_typer(data.app, name="data")
-app.command("judge")(judge.judge)
-app.command("score")(score.score)
-app.command("audit")(audit.audit)
 
 StudyArg = Annotated[
     str,
@@ -186,6 +183,11 @@ def report(workspace: Annotated[Path, typer.Argument(help="The workspace of a fi
     (at.root / "analysis.key").unlink(missing_ok=True)
     _, page, _ = conclude(made, at)
     print(page)
+
+
+app.command("judge")(judge.judge)
+app.command("score")(score.score)
+app.command("audit")(audit.audit)
 
 
 @app.command()
