@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dipscope.benchmarks import registry
+from dipscope.benchmarks import placeless, registry
 from dipscope.benchmarks.items import LARGE, Defaults
 from dipscope.benchmarks.published import Published
 from dipscope.data import mix
@@ -239,6 +239,7 @@ def _benchmark(name: str, measure: Measure, own: BenchmarkOptions) -> BenchmarkP
     published = name in registry.PUBLISHED
     protocol = own.protocol or (measure.protocol if published else "strict")
     benchmark = registry.get(name, protocol, own.path)
+    placeless.check(benchmark, own.domain)
     defaults = benchmark.defaults if isinstance(benchmark, Published) else Defaults()
 
     def option(key: str) -> Any:

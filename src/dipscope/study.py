@@ -204,7 +204,8 @@ class BenchmarkOptions(Spec):
     `domain` says where it belongs in this study: a model that is trained on Countdown is in domain on
     `gym/countdown`, which otherwise counts as reasoning out of domain. `protocol` and `path` are for
     published benchmarks (`paper/*`, `public/*`): the protocol that holds for this one, and a local file in
-    the published layout that its items are read from instead of the Hub.
+    the published layout that its items are read from instead of the Hub. `path` is also the table or Python
+    file of a benchmark of one's own (`own/NAME`), and the YAML of a task that lm-eval does not bring.
     """
 
     domain: Literal["in_domain", "ood_reasoning", "ood_general", "safety"] | None = None

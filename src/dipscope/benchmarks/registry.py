@@ -13,7 +13,7 @@ from dipscope.errors import DipscopeError
 from dipscope.scoring.base import Benchmark
 
 EXAMPLES = "for example 'organism/*', 'gym/countdown' or 'paper/*'"
-FAMILIES = ("organism", "small", "gym", "paper", "public")
+FAMILIES = ("organism", "small", "gym", "paper", "public", "lm_eval", "own")
 # Published benchmarks by the module that has them, which is imported where one is asked for. The paper's ten
 # stand in the order of their domains.
 PUBLISHED = {
@@ -68,10 +68,11 @@ def get(name: str, protocol: str = "strict", path: str | None = None) -> Benchma
     """
     if name in PUBLISHED:
         return _published(name, protocol, path)
-    if path is not None or protocol != "strict":
-        key = "path" if path is not None else "protocol"
+    takes_path = name.startswith(("own/", "lm_eval/"))
+    if protocol != "strict" or (path is not None and not takes_path):
+        key = "protocol" if protocol != "strict" else "path"
         raise DipscopeError(
-            f"{key} is for published benchmarks, and '{name}' makes its own items",
+            f"{key} is for published benchmarks, and '{name}' is none",
             f'measure.benchmark."{name}".{key}',
             "Leave it out.",
         )
@@ -79,6 +80,14 @@ def get(name: str, protocol: str = "strict", path: str | None = None) -> Benchma
         from dipscope.benchmarks import gym
 
         return gym.get(name.removeprefix("gym/"))
+    if name.startswith("own/"):
+        from dipscope.benchmarks import own
+
+        return own.get(name, path)
+    if name.startswith("lm_eval/"):
+        from dipscope.benchmarks import lm_eval_tasks
+
+        return lm_eval_tasks.get(name, path)
     family = _made(name.partition("/")[0])
     if name not in family:
         _match(name)  # says what is wrong with the name
@@ -102,6 +111,8 @@ def _match(pattern: str) -> list[str]:
     family, _, rest = pattern.partition("/")
     if family == "gym" and rest:
         return [get(pattern).name]
+    if family in ("own", "lm_eval") and rest:
+        return [pattern]  # `get` says what is wrong with it: it may need a path
     known = [name for name in PUBLISHED if name.startswith(f"{family}/")] or list(_made(family))
     matches = [name for name in known if fnmatchcase(name, pattern)]
     if matches:
