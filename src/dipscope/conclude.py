@@ -65,18 +65,14 @@ def collect(plan: Plan, workspace: Workspace) -> pl.DataFrame:
     Raises:
         DipscopeError: a measure cell is not complete, or a shard is damaged.
     """
-    from dipscope.measure import tasks, wanted_rows
+    from dipscope.measure import wanted_records
 
-    tables = []
-    for cell in plan.cells:
-        if cell.kind == "measure":
-            outputs = _outputs(workspace, cell.id)
-            folder = workspace.root / "records" / outputs["checkpoint"]
-            table = records.read(folder / name for name in outputs["shards"])
-            tables.append(wanted_rows(table, tasks(cell.settings["benchmarks"], outputs["engine"])))
+    cells = [c for c in plan.cells if c.kind == "measure"]
+    done = ((c.settings["benchmarks"], _outputs(workspace, c.id)) for c in cells)
+    table = wanted_records(done, workspace.root / "records")
     # Where a benchmark belongs is the study's to say: it may change without measuring again.
     belongs = {b.benchmark.name: b.domain for b in plan.benchmarks}
-    table = pl.concat(tables).with_columns(domain=pl.col("benchmark").replace_strict(belongs))
+    table = table.with_columns(domain=pl.col("benchmark").replace_strict(belongs))
     return records.canonical(join(records.canonical(table), workspace.root / store.FOLDER))
 
 

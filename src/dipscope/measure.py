@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,6 +111,29 @@ def wanted_rows(table: pl.DataFrame, wanted: Sequence[Task]) -> pl.DataFrame:
         orient="row",
     )
     return table.join(keys, on=keys.columns, how="semi")
+
+
+def wanted_records(
+    cells: Iterable[tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]], root: Path
+) -> pl.DataFrame:
+    """The records that measure cells ask for today, out of the shards that they left.
+
+    Args:
+        cells: benchmark settings and outputs of each; with fewer settings than it had, only those are read.
+        root: `records` of the workspace.
+
+    Raises:
+        DipscopeError: a shard is damaged.
+    """
+    made: dict[str, list[Task]] = {}  # the cells of a study ask for the same, and items take time to make
+    tables = [records.frame([])]
+    for settings, outputs in cells:
+        key = hash_json([settings, outputs["engine"]])
+        wanted = made[key] = made.get(key) or tasks(settings, outputs["engine"])
+        folders = {task.folder for task in wanted}
+        left = [shard for shard in outputs["shards"] if str(Path(shard).parent) in folders]
+        tables.append(wanted_rows(records.read(root / outputs["checkpoint"] / s for s in left), wanted))
+    return pl.concat(tables)
 
 
 def measure(

@@ -13,7 +13,7 @@ from rich.text import Text
 from dipscope.console import here, left_to_do
 from dipscope.costs import hardware
 from dipscope.plan import VERSIONS
-from dipscope.units import size
+from dipscope.units import count, size
 
 if TYPE_CHECKING:
     from dipscope.costs.cells import Cost, Total
@@ -45,15 +45,6 @@ def show(
         console.print()
     for note in seen.notes:
         console.print(Text(f"Note: {note}", style="yellow"))
-
-
-def count(number: float) -> str:
-    """A large count for a reader: `163 M`, `1.09 G`."""
-    for unit in ("", " k", " M", " G"):
-        if number < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g} T"
 
 
 def _section(console: Console, title: str, table: Table, *told: str) -> None:

@@ -14,12 +14,11 @@ from dipscope.data import traces as trace_table
 from dipscope.data.traces import Trace
 from dipscope.errors import DipscopeError
 from dipscope.plan import Cell, recipe_of
-from dipscope.study import Model, Recipe
+from dipscope.study import Model
 from dipscope.train import launch
 from dipscope.workspace import Workspace, hash_file, hash_json
 
 if TYPE_CHECKING:
-    from dipscope.data.tokenize import Example
     from dipscope.engine.local import LocalEngine
 
 Report = Callable[[int, int, str], None]  # done, total, note
@@ -224,16 +223,14 @@ def train(
         )  # fmt: skip
     if not world.leader:
         return {}
-    seen = _supervised(examples, recipe, cell.settings["seed"], cell.settings["steps"])
     checkpoints = []
     for folder, step in zip(folders, cell.settings["steps"], strict=True):
         marker = read_marker(folder) or {}
         place = workspace.relative(folder)
         if "replaces" in marker:
             notes.append(f"{place}: trained again, the weights are not those that were dropped")
-        checkpoints.append(
-            {"step": step, "tokens": seen[step], "checkpoint": marker["weights"], "folder": place}
-        )
+        tokens, weights = marker["supervised"], marker["weights"]
+        checkpoints.append({"step": step, "tokens": tokens, "checkpoint": weights, "folder": place})
     return {"checkpoints": checkpoints, "notes": notes, "work": work}
 
 
@@ -269,21 +266,6 @@ def _train_rank(
     workspace = Workspace(root)
     workspace.hold_worker_lock()
     return train(cell, inputs, workspace, report)
-
-
-def _supervised(
-    examples: Sequence[Example], recipe: Recipe, seed: int, steps: Sequence[int]
-) -> dict[int, int]:
-    """Supervised tokens that a run has learned from by each of `steps`."""
-    from dipscope.train.schedule import rows_of_step
-
-    seen, total = {}, 0
-    for step in range(1, max(steps) + 1):
-        rows = rows_of_step(seed, step, recipe.batch_size, len(examples), recipe.shuffle)
-        total += sum(len(examples[row].target_ids) for row in rows)
-        if step in steps:
-            seen[step] = total
-    return seen
 
 
 def measure(

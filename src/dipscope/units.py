@@ -1,4 +1,4 @@
-"""Quantities for a reader: time and bytes."""
+"""Quantities for a reader: time, bytes, counts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes for a reader: `3.2 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    return _scaled(count, (" B", " kB", " MB", " GB", " TB"))
+
+
+def count(number: float) -> str:
+    """A large count for a reader: `163 M`, `1.09 G`."""
+    return _scaled(number, ("", " k", " M", " G", " T"))
+
+
+def _scaled(number: float, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}{units[-1]}"

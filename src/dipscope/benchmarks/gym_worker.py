@@ -7,10 +7,9 @@ scored where it can be killed, has no secrets in its environment, may write no f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from dipscope.scoring.process import serve
+from dipscope.scoring.process import serve_objects
 
 MEMORY = 4 << 30
 
@@ -28,19 +27,13 @@ def main() -> None:
 
     made: dict[str, Any] = {}
 
-    def answer(line: bytes) -> Iterator[bytes]:
-        ask = json.loads(line)
-        try:
-            key = json.dumps([ask["name"], ask["config"], ask["seed"], ask["size"]])
-            if key not in made:
-                made[key] = dataset(ask["name"], ask["config"], ask["seed"], ask["size"])
-            score = made[key].score_answer(ask["answer"], made[key][ask["index"]])
-            reply: dict[str, Any] = {"score": float(score)}
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:200]}
-        yield json.dumps(reply).encode()
+    def reply(ask: dict[str, Any]) -> dict[str, Any]:
+        key = json.dumps([ask["name"], ask["config"], ask["seed"], ask["size"]])
+        if key not in made:
+            made[key] = dataset(ask["name"], ask["config"], ask["seed"], ask["size"])
+        return {"score": float(made[key].score_answer(ask["answer"], made[key][ask["index"]]))}
 
-    serve(answer, MEMORY)
+    serve_objects(reply, MEMORY)
 
 
 if __name__ == "__main__":

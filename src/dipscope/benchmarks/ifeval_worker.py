@@ -7,13 +7,11 @@ official verdicts). Where a check draws at random or detects a language, its see
 
 from __future__ import annotations
 
-import json
 import os
 import random
-from collections.abc import Iterator
 from typing import Any
 
-from dipscope.scoring.process import serve
+from dipscope.scoring.process import serve_objects
 
 MEMORY = 8 << 30
 SEED = 0
@@ -52,15 +50,7 @@ def main() -> None:
     """Serve until standard input ends."""
     utils = prepare()
 
-    def answer(line: bytes) -> Iterator[bytes]:
-        ask = json.loads(line)
-        try:
-            reply: dict[str, Any] = verdicts(utils, ask["row"], ask["response"])
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:200]}
-        yield json.dumps(reply).encode()
-
-    serve(answer, MEMORY)
+    serve_objects(lambda ask: verdicts(utils, ask["row"], ask["response"]), MEMORY)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import re
-import threading
 from collections import Counter
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +26,7 @@ from dipscope.errors import DipscopeError
 from dipscope.scoring import choice
 from dipscope.scoring.answers import final_answer
 from dipscope.scoring.base import MISSING, Benchmark, Item, Judgement, Split
-from dipscope.scoring.process import Process
+from dipscope.scoring.process import Kept
 from dipscope.scoring.thinking import Response
 from dipscope.workspace import hash_file
 
@@ -162,7 +161,7 @@ class Task(Placeless):
         return Judgement("correct" if score == 1 else "wrong", score, left)
 
     @cached_property
-    def _loaded(self) -> tuple[list[Item], _Worker]:
+    def _loaded(self) -> tuple[list[Item], Kept]:
         shots = self.options.get("shots")
         try:
             task = lm_eval_worker.load(str(self.file), None if shots is None else int(shots))
@@ -178,7 +177,7 @@ class Task(Placeless):
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             fix = "Its data come through the package datasets, from the Hub or where its YAML says."
             raise DipscopeError(f"lm-eval cannot load the task ({reason})", self.name, fix) from error
-        return items, _Worker(str(self.file), *chosen)
+        return items, _worker(str(self.file), *chosen)
 
 
 def _items(task: Any) -> list[Item]:
@@ -225,26 +224,8 @@ def _chosen(choices: list[str], right: list[int], answer: str) -> Judgement:
     return MISSING if letter is None else Judgement.of(letters.index(letter) in right, letter)
 
 
-class _Worker:
-    """The process that judges one task: started when it is first asked, and again after it died."""
-
-    def __init__(self, path: str, filter_name: str, metric: str) -> None:
-        environment = {name: os.environ[name] for name in _CACHES if name in os.environ} | _OFFLINE
-        self._arguments = json.dumps(
-            {"path": path, "filter": filter_name, "metric": metric, "environment": environment}
-        )
-        self._process: Process | None = None
-        self._owner = 0
-        self._lock = threading.Lock()
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one question; its key `error` says that the worker failed, died or took too long."""
-        with self._lock:
-            # A process that was forked must not talk to its parent's worker.
-            if self._process is None or self._owner != os.getpid() or not self._process.alive:
-                self._process = Process(lm_eval_worker.__name__, self._arguments)
-                self._owner = os.getpid()
-            for line in self._process.ask(json.dumps(question).encode(), 1, PATIENCE):
-                reply: dict[str, Any] = json.loads(line)
-                return reply
-            return {"error": "the worker died or took too long"}
+def _worker(path: str, filter_name: str, metric: str) -> Kept:
+    """The process that judges one task."""
+    environment = {name: os.environ[name] for name in _CACHES if name in os.environ} | _OFFLINE
+    wanted = {"path": path, "filter": filter_name, "metric": metric, "environment": environment}
+    return Kept(lm_eval_worker.__name__, PATIENCE, json.dumps(wanted))

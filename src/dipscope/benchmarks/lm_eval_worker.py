@@ -13,11 +13,10 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from dipscope.benchmarks.items import item_id
-from dipscope.scoring.process import serve
+from dipscope.scoring.process import serve_objects
 
 MEMORY = 16 << 30
 SEED, FEWSHOT_SEED = 0, 1234  # lm-eval's own: of `random`, and of numpy and the few-shot examples
@@ -135,19 +134,14 @@ def main() -> None:
     task = load(wanted["path"])
     docs = task.task_docs
 
-    def answer(line: bytes) -> Iterator[bytes]:
-        ask = json.loads(line)
-        try:
-            doc = docs[ask["index"]]
-            if key(doc) != ask["key"]:
-                raise ValueError("the data of the task have changed")
-            value, left = score(task, doc, ask["text"], wanted["filter"], wanted["metric"])
-            reply: dict[str, Any] = {"score": value, "extracted": left}
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:200]}
-        yield json.dumps(reply).encode()
+    def reply(ask: dict[str, Any]) -> dict[str, Any]:
+        doc = docs[ask["index"]]
+        if key(doc) != ask["key"]:
+            raise ValueError("the data of the task have changed")
+        value, left = score(task, doc, ask["text"], wanted["filter"], wanted["metric"])
+        return {"score": value, "extracted": left}
 
-    serve(answer, MEMORY)
+    serve_objects(reply, MEMORY)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import NormalDist
 from typing import Any, Literal
 
 from dipscope.scoring import numeric, verify
@@ -134,7 +133,7 @@ def estimate(checked: Sequence[Checked]) -> Disagreement:
     whole, weight = (math.fsum(c.weight for c in some) for some in (checked, judged))
     rate = math.fsum(c.weight for c in judged if c.disagrees) / weight if judged else None
     effective = weight**2 / math.fsum(c.weight**2 for c in judged) if judged else 0.0
-    low, high = _wilson(rate or 0.0, effective)
+    low, high = numeric.wilson((rate or 0.0) * effective, effective)
     return Disagreement(
         verdicts=round(whole),
         sampled=len(checked),
@@ -146,16 +145,6 @@ def estimate(checked: Sequence[Checked]) -> Disagreement:
         low=low,
         high=high,
     )
-
-
-def _wilson(share: float, n: float) -> tuple[float, float]:
-    """`numeric.wilson` of a share whose sample size need not be whole."""
-    if not n:
-        return 0.0, 1.0
-    spread = NormalDist().inv_cdf(0.975) ** 2 / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def second(verdict: Verdict) -> bool | None:

@@ -88,8 +88,11 @@ def audit(rows: Iterable[tuple[str, str, str]]) -> Audit:
     return Audit(total, judged, tuple(differing), *wilson(len(differing), judged))
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share (E. B. Wilson, JASA 22, 1927); (0, 1) when n is 0."""
+def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share (E. B. Wilson, JASA 22, 1927); (0, 1) when n is 0.
+
+    Of weighted counts `n` is their effective number, and need not be whole.
+    """
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + level / 2)

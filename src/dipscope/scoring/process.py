@@ -157,6 +157,20 @@ def serve(answer: Callable[[bytes], Iterator[bytes]], memory: int) -> None:
             os.write(replies, reply + b"\n")
 
 
+def serve_objects(reply: Callable[[dict[str, Any]], dict[str, Any]], memory: int) -> None:
+    """`serve` for a worker that answers a JSON object with another; where it fails, with the key `error`."""
+
+    def answer(line: bytes) -> Iterator[bytes]:
+        asked = json.loads(line)
+        try:
+            said = reply(asked)
+        except Exception as error:
+            said = {"error": f"{type(error).__name__}: {error}"[:200]}
+        yield json.dumps(said).encode()
+
+    serve(answer, memory)
+
+
 def _watch(parent: int) -> None:
     # The end of standard input does not show as long as a sibling that was forked holds the other end.
     while os.getppid() == parent:
@@ -186,12 +200,13 @@ class Kept:
     """A worker that is started when it is first asked, and again after it died or took too long.
 
     Args:
-        module: the worker's module, whose replies are JSON objects, one a question.
+        module: the worker's module, whose `main` ends in `serve_objects`.
         patience: seconds of wall time for a reply.
+        arguments: what the worker finds in `sys.argv`.
     """
 
-    def __init__(self, module: str, patience: float) -> None:
-        self.module, self.patience = module, patience
+    def __init__(self, module: str, patience: float, *arguments: str) -> None:
+        self.module, self.patience, self.arguments = module, patience, arguments
         self._process: Process | None = None
         self._owner = 0
         self._lock = threading.Lock()
@@ -201,7 +216,7 @@ class Kept:
         with self._lock:
             # A process that was forked must not talk to its parent's worker.
             if self._process is None or self._owner != os.getpid() or not self._process.alive:
-                self._process, self._owner = Process(self.module), os.getpid()
+                self._process, self._owner = Process(self.module, *self.arguments), os.getpid()
             for line in self._process.ask(json.dumps(question).encode(), 1, self.patience):
                 reply: dict[str, Any] = json.loads(line)
                 return reply

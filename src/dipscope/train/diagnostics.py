@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer
 
 from dipscope import hardware
 from dipscope.data.tokenize import Example
 from dipscope.study import Recipe
+from dipscope.train import sharding
 from dipscope.train.flops import Flops
 from dipscope.train.packing import input_length
 from dipscope.train.parts import PartFinder, Parts
@@ -78,7 +78,7 @@ class _Sample:
     """
 
     def __init__(self, parameter: torch.Tensor, limit: int, ranks: int) -> None:
-        here = _local(parameter)
+        here = sharding.local(parameter)
         self.count = here.numel() / (1 if here is not parameter else ranks)
         places = spread(here.numel(), limit)
         self.places = None if places is None else torch.from_numpy(places).to(here.device)
@@ -87,7 +87,7 @@ class _Sample:
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of these entries of a tensor that is shaped as the parameter is."""
-        flat = _local(tensor.detach()).flatten()
+        flat = sharding.local(tensor.detach()).flatten()
         return flat.clone() if self.places is None else flat.index_select(0, self.places)
 
 
@@ -224,7 +224,3 @@ def _over_ranks(numbers: list[float]) -> list[float]:
     together = torch.tensor(numbers, dtype=torch.float64, device=world.device)
     dist.all_reduce(together)
     return [float(number) for number in together.tolist()]
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -162,7 +162,7 @@ def clip(parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
     norm = torch.linalg.vector_norm(torch.stack([part.float() for part in parts]))
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     for grad in (*sharded, *whole):
-        _local(grad).mul_(factor.to(grad.dtype))
+        local(grad).mul_(factor.to(grad.dtype))
     return float(norm)
 
 
@@ -175,9 +175,9 @@ def scatter(target: torch.Tensor, whole: torch.Tensor | None, world: World) -> N
     """Give a tensor, which may be sharded, the value that rank 0 has in one piece; all ranks must ask."""
     if world.size == 1:
         assert whole is not None
-        _local(target).copy_(whole)
+        local(target).copy_(whole)
         return
-    device = _local(target).device
+    device = local(target).device
     value = torch.empty(target.shape, dtype=target.dtype, device=device)
     if world.leader:
         assert whole is not None
@@ -190,7 +190,8 @@ def scatter(target: torch.Tensor, whole: torch.Tensor | None, world: World) -> N
         target.copy_(value)
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's own part of a tensor, which may be sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

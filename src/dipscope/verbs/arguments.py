@@ -1,8 +1,9 @@
-"""What several of the data verbs take: a source with its options, and a tokenizer."""
+"""What several of the data verbs take, a source with its options and a tokenizer, and what stands already."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,3 +93,30 @@ def tokenizer(text: str) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DipscopeError(f"the tokenizer cannot be had ({reason})", text, "Check the name.") from None
+
+
+def standing(out: Path, beside: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The provenance of the table where it is there already; None where there is none yet.
+
+    Args:
+        out: the table.
+        beside: its provenance.
+        request: what the bytes of the table follow from, as its provenance says it.
+
+    Raises:
+        DipscopeError: another table is there.
+    """
+    import json
+
+    from dipscope.workspace import hash_file
+
+    if not out.exists():
+        return None
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    same = isinstance(found, dict) and request.items() <= found.items()
+    if not same or found.get("sha256") != hash_file(out):
+        raise DipscopeError("another table is there", str(out), "Name another file, or give --force.")
+    return dict(found)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dipscope.errors import DipscopeError
+from dipscope.verbs.arguments import standing
 
 
 def countdown(
@@ -92,7 +93,7 @@ def countdown(
     if out.suffix != ".parquet":
         raise DipscopeError("the table is a parquet file", str(out), f"Name it {out.stem}.parquet.")
     beside = out.with_name(f"{out.stem}.provenance.json")
-    found = None if force else _standing(out, beside, table.request(rows, options, split, seed, traces))
+    found = None if force else standing(out, beside, table.request(rows, options, split, seed, traces))
     if found is None:
         with bar("countdown") as report:
             made = table.traces(rows, seed, options, split=split, answered=traces, report=report)
@@ -103,28 +104,6 @@ def countdown(
         print(json.dumps({"path": str(out), "provenance": str(beside), **found}))
     else:
         _show(out, found)
-
-
-def _standing(out: Path, beside: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The provenance of the table where it is there already; None where there is none yet.
-
-    Raises:
-        DipscopeError: another table is there.
-    """
-    import json
-
-    from dipscope.workspace import hash_file
-
-    if not out.exists():
-        return None
-    try:
-        found = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    same = isinstance(found, dict) and request.items() <= {k: found.get(k) for k in request}.items()
-    if not same or found.get("sha256") != hash_file(out):
-        raise DipscopeError("another table is there", str(out), "Name another file, or give --force.")
-    return dict(found)
 
 
 def _show(out: Path, found: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipscope.errors import DipscopeError
+from dipscope.verbs.arguments import standing
 
 if TYPE_CHECKING:
     from dipscope.data.traces import Trace
@@ -80,7 +81,7 @@ def replay(
         "max_tokens": max_tokens,
     }
     beside = out.with_name(f"{out.stem}.provenance.json")
-    found = None if force else _standing(out, beside, request)
+    found = None if force else standing(out, beside, request)
     fresh = found is None
     if found is None:
         turns = replay_prompts(seed) if organism else replaying.general_prompts(seed)
@@ -100,28 +101,6 @@ def replay(
         print(json.dumps({"path": str(out), "provenance": str(beside), "fresh": fresh, **found}))
     else:
         _show(out, beside, found, traces.read(out), fresh=fresh)
-
-
-def _standing(out: Path, beside: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The provenance of the table where it is there already; None where there is none yet.
-
-    Raises:
-        DipscopeError: another table is there.
-    """
-    import json
-
-    from dipscope.workspace import hash_file
-
-    if not out.exists():
-        return None
-    try:
-        found = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    same = isinstance(found, dict) and request.items() <= found.items()
-    if not same or found.get("sha256") != hash_file(out):
-        raise DipscopeError("another table is there", str(out), "Name another file, or give --force.")
-    return dict(found)
 
 
 def _show(out: Path, beside: Path, found: Mapping[str, Any], rows: Sequence[Trace], *, fresh: bool) -> None:

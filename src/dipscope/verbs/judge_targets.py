@@ -75,19 +75,15 @@ def measured(plan: Plan, workspace: Workspace, names: set[str]) -> pl.DataFrame:
     Raises:
         DipscopeError: there are none.
     """
-    from dipscope.measure import tasks, wanted_rows
+    from dipscope.measure import wanted_records
 
-    tables = []
+    done = []
     for cell in plan.cells:
         outputs = workspace.outputs(cell.id) if cell.kind == "measure" else None
-        if outputs is None:
-            continue
-        settings = [o for o in cell.settings["benchmarks"] if o["name"] in names]
-        folder = workspace.root / "records" / outputs["checkpoint"]
-        below = tuple(f"{name.replace('/', '__')}/generate-" for name in sorted(names))
-        table = records.read(folder / shard for shard in outputs["shards"] if shard.startswith(below))
-        tables.append(wanted_rows(table, tasks(settings, outputs["engine"])))
-    table = records.canonical(pl.concat(tables)) if tables else records.frame([])
+        if outputs is not None:
+            asked = [o | {"likelihood": False} for o in cell.settings["benchmarks"] if o["name"] in names]
+            done.append((asked, outputs))
+    table = records.canonical(wanted_records(done, workspace.root / "records"))
     if table.is_empty():
         fix = "Run the study first: a judge judges what was measured."
         raise DipscopeError("there are no records of these benchmarks yet", str(workspace.root), fix)
