@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
 from typer.testing import CliRunner
 
 from dipscope import records, status
+from dipscope.cli import app
 from dipscope.measure import Task, tasks
 from dipscope.scoring.thinking import split
 from dipscope.study import Study
@@ -93,6 +93,4 @@ def math500(folder: Path, golds: list[str]) -> Path:
 
 def call(verb: Callable[..., None], *arguments: str) -> Any:
     """A verb as the command line calls it; expected errors are raised."""
-    app = typer.Typer()
-    app.command()(verb)
-    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    return CliRunner().invoke(app, [verb.__name__, *arguments], catch_exceptions=False)

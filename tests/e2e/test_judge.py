@@ -57,8 +57,6 @@ likelihood = false
 [analysis]
 bootstrap = 200
 """
-RUN = "import sys; from dipscope.cli import app, main; from dipscope.verbs.judge import judge; "
-RUN += "[c.callback for c in app.registered_commands].count(judge) or app.command('judge')(judge); main()"
 ONLY = ("--benchmarks", "organism/*", "--rubric", "refusal")
 
 
@@ -78,8 +76,8 @@ class Judge(Server):
 def start(workspace, server, *more):
     command = [
         sys.executable,
-        "-c",
-        RUN,
+        "-m",
+        "dipscope",
         "judge",
         str(workspace),
         "--judge",
